@@ -1,0 +1,48 @@
+"""Errors that a user can act on: one line that says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class OnnxOptError(Exception):
+    """Base of every error that onnxopt raises on purpose.
+
+    The command line prints `str(error)` as one line and exits with `exit_code`.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+
+class InvalidInputError(OnnxOptError):
+    """An argument or an option cannot be used: a missing file, an unknown pass, a bad shape."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class InvalidModelError(OnnxOptError):
+    """The model file, its graph or its external data is broken or unsafe."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class SaveError(OnnxOptError):
+    """The result could not be written; nothing half-written is left behind."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class ParityError(OnnxOptError):
+    """The optimized model does not compute what the original computes; no file is written."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class PassFailedError(OnnxOptError):
+    """A pass raised, or left an invalid model. Names the pass and those that ran before it."""
+
+
+class MissingDependencyError(OnnxOptError):
+    """An optional package is needed; the message names the extra that installs it."""
+
+    exit_code: ClassVar[int] = 2

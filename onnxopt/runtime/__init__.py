@@ -1,0 +1,1 @@
+"""Running models: the only importer of onnxruntime (sessions, inputs, parity, measurement)."""
