@@ -1,0 +1,171 @@
+"""`Pipeline`: runs passes in order, groups of passes to a fixpoint, and keeps one record of each.
+
+Everything that watches passes (progress, verification, timing, parity, dumps) is an `Observer`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import onnx_ir as ir
+
+from onnxopt.core.errors import OnnxOptError, PassFailedError
+from onnxopt.core.passes import PassResult, Refusal, RewritePass
+from onnxopt.core.report import PassRecord
+from onnxopt.core.rewriting import run_rules
+
+AnyPass = ir.passes.PassBase
+
+
+class Observer:
+    """Override what you want to see; every method does nothing by default."""
+
+    def pass_started(self, names: Sequence[str], model: ir.Model) -> None:
+        """Called before a pass, or before several rewrite passes that share one run."""
+
+    def pass_finished(self, record: PassRecord, model: ir.Model) -> None:
+        """Called once per pass after it ran; passes of a shared run report one after another."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Repeat:
+    """Passes that feed each other: run in order, again and again until none changes the model.
+
+    Attributes:
+        passes: What to run.
+        limit: The most rounds; reaching it is reported as a refusal, not an error.
+    """
+
+    passes: tuple[AnyPass, ...]
+    limit: int = 10
+
+
+class PipelineResult(PassResult):
+    """The sum over all passes, with one record for each run of each pass."""
+
+    def __init__(self, model: ir.Model, records: Sequence[PassRecord]) -> None:
+        self.records = list(records)
+        total = sum((record.rewrites for record in self.records), Counter[str]())
+        refusals = [refusal for record in self.records for refusal in record.refusals]
+        super().__init__(model, total, refusals)
+
+
+class Pipeline(ir.passes.InPlacePass):
+    """Passes in order. It is itself a pass, so that it nests in onnx_ir's pass managers and here.
+
+    Args:
+        passes: Passes of onnxopt, onnx_ir or onnxscript, and `Repeat` groups of them.
+        observers: Told before and after every pass.
+    """
+
+    def __init__(
+        self, passes: Sequence[AnyPass | Repeat], *, observers: Sequence[Observer] = ()
+    ) -> None:
+        self.passes = tuple(passes)
+        self.observers = tuple(observers)
+
+    def __str__(self) -> str:
+        return ",".join(_name(pass_) for pass_ in self.flattened())
+
+    def flattened(self) -> Iterator[AnyPass]:
+        """Every pass once, groups opened."""
+        for item in self.passes:
+            if isinstance(item, Repeat):
+                yield from item.passes
+            else:
+                yield item
+
+    def call(self, model: ir.Model) -> PipelineResult:
+        """Runs all passes on `model`, in place.
+
+        Raises:
+            PassFailedError: A pass raised; the message names it and those that ran before it.
+        """
+        records: list[PassRecord] = []
+        for item in self.passes:
+            if isinstance(item, Repeat):
+                self._repeat(item, model, records)
+            else:
+                self._round([item], model, records)
+        return PipelineResult(model, records)
+
+    def _repeat(self, group: Repeat, model: ir.Model, records: list[PassRecord]) -> None:
+        for _ in range(group.limit):
+            first = len(records)
+            self._round(group.passes, model, records)
+            if not any(record.modified for record in records[first:]):
+                return
+        last = records[-1]
+        refusal = Refusal("", "", f"still changing after {group.limit} rounds; stopped there")
+        records[-1] = dataclasses.replace(last, refusals=[*last.refusals, refusal])
+
+    def _round(
+        self, passes: Sequence[AnyPass], model: ir.Model, records: list[PassRecord]
+    ) -> None:
+        """One time through `passes`; neighbouring rewrite passes share one worklist run."""
+        for shared, run in itertools.groupby(passes, key=lambda p: isinstance(p, RewritePass)):
+            if shared:
+                self._run(list(run), model, records)
+            else:
+                for pass_ in run:
+                    self._run([pass_], model, records)
+
+    def _run(self, passes: list[AnyPass], model: ir.Model, records: list[PassRecord]) -> None:
+        names = [_name(pass_) for pass_ in passes]
+        for observer in self.observers:
+            observer.pass_started(names, model)
+        before = count_nodes(model)
+        start = time.perf_counter()
+        results = _call(passes, model, records)
+        elapsed = time.perf_counter() - start
+        after = count_nodes(model)
+        for name, result in zip(names, results, strict=True):
+            record = PassRecord(
+                name=name,
+                rewrites=getattr(result, "rewrites", Counter({name: int(result.modified)})),
+                refusals=getattr(result, "refusals", []),
+                seconds=getattr(result, "seconds", elapsed),
+                nodes_before=before,
+                nodes_after=after,
+            )
+            records.append(record)
+            for observer in self.observers:
+                observer.pass_finished(record, model)
+
+
+def _call(
+    passes: list[AnyPass], model: ir.Model, records: Sequence[PassRecord]
+) -> Sequence[ir.passes.PassResult]:
+    rewrite_passes = [pass_ for pass_ in passes if isinstance(pass_, RewritePass)]
+    try:
+        if len(rewrite_passes) == len(passes):
+            return run_rules(model, rewrite_passes)
+        result = passes[0](model)
+    except OnnxOptError:
+        raise
+    except Exception as error:
+        ran = list(dict.fromkeys(record.name for record in records))
+        raise PassFailedError(
+            f"pass {', '.join(map(_name, passes))} failed: {type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else 'no message'}"
+            f" (ran before it: {', '.join(ran) or 'nothing'})"
+        ) from error
+    if result.model is not model:
+        raise PassFailedError(
+            f"pass {_name(passes[0])} returned another model; only passes in place fit a Pipeline"
+        )
+    return [result]
+
+
+def _name(pass_: AnyPass) -> str:
+    return str(pass_) if getattr(pass_, "name", "") else type(pass_).__name__
+
+
+def count_nodes(model: ir.Model) -> int:
+    """Nodes in the main graph, all subgraphs and all functions."""
+    functions = sum(1 for function in model.functions.values() for _ in function.all_nodes())
+    return functions + sum(len(graph) for graph in model.graphs())

@@ -1,0 +1,1 @@
+"""Fusions into standard ONNX operators, valid on every runtime."""
