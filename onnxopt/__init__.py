@@ -1,1 +1,74 @@
-"""onnxopt."""
+"""onnxopt: make ONNX models fast and small without breaking them.
+
+Example:
+    >>> import onnxopt
+    >>> result = onnxopt.optimize("model.onnx", "model.opt.onnx")  # doctest: +SKIP
+    >>> print(result.report.to_text())  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxopt.core.errors import OnnxOptError as OnnxOptError
+    from onnxopt.core.passes import Pass as Pass
+    from onnxopt.core.passes import PassResult as PassResult
+    from onnxopt.core.passes import RewritePass as RewritePass
+    from onnxopt.core.pipeline import Observer as Observer
+    from onnxopt.core.pipeline import Pipeline as Pipeline
+    from onnxopt.core.pipeline import Repeat as Repeat
+    from onnxopt.core.report import Report as Report
+    from onnxopt.graph.loading import load_model as load
+    from onnxopt.graph.saving import save_model as save
+    from onnxopt.optimizing import Result as Result
+    from onnxopt.optimizing import optimize as optimize
+
+__version__ = "0.1.0"
+
+# Public name to the module and attribute that hold it. Bound on first use: importing onnxopt costs
+# milliseconds, and the command line's --help never pays for onnx or NumPy.
+_EXPORTS = {
+    "Observer": ("onnxopt.core.pipeline", "Observer"),
+    "OnnxOptError": ("onnxopt.core.errors", "OnnxOptError"),
+    "Pass": ("onnxopt.core.passes", "Pass"),
+    "PassResult": ("onnxopt.core.passes", "PassResult"),
+    "Pipeline": ("onnxopt.core.pipeline", "Pipeline"),
+    "Repeat": ("onnxopt.core.pipeline", "Repeat"),
+    "Report": ("onnxopt.core.report", "Report"),
+    "Result": ("onnxopt.optimizing", "Result"),
+    "RewritePass": ("onnxopt.core.passes", "RewritePass"),
+    "load": ("onnxopt.graph.loading", "load_model"),
+    "optimize": ("onnxopt.optimizing", "optimize"),
+    "save": ("onnxopt.graph.saving", "save_model"),
+}
+
+__all__ = [
+    "Observer",
+    "OnnxOptError",
+    "Pass",
+    "PassResult",
+    "Pipeline",
+    "Repeat",
+    "Report",
+    "Result",
+    "RewritePass",
+    "__version__",
+    "load",
+    "optimize",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'onnxopt' has no attribute {name!r}")
+    module, attribute = _EXPORTS[name]
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from onnxopt.core.report import Report
 
 
 class OnnxOptError(Exception):
@@ -33,9 +36,17 @@ class SaveError(OnnxOptError):
 
 
 class ParityError(OnnxOptError):
-    """The optimized model does not compute what the original computes; no file is written."""
+    """The optimized model does not compute what the original computes; no file is written.
+
+    Attributes:
+        report: The report of the run that was given up.
+    """
 
     exit_code: ClassVar[int] = 3
+
+    def __init__(self, message: str, report: Report | None = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class PassFailedError(OnnxOptError):

@@ -103,9 +103,7 @@ class Pipeline(ir.passes.InPlacePass):
         refusal = Refusal("", "", f"still changing after {group.limit} rounds; stopped there")
         records[-1] = dataclasses.replace(last, refusals=[*last.refusals, refusal])
 
-    def _round(
-        self, passes: Sequence[AnyPass], model: ir.Model, records: list[PassRecord]
-    ) -> None:
+    def _round(self, passes: Sequence[AnyPass], model: ir.Model, records: list[PassRecord]) -> None:
         """One time through `passes`; neighbouring rewrite passes share one worklist run."""
         for shared, run in itertools.groupby(passes, key=lambda p: isinstance(p, RewritePass)):
             if shared:

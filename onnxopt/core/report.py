@@ -167,7 +167,9 @@ def _table(records: Sequence[PassRecord], verbose: bool) -> list[str]:
         count = sum(record.rewrites.values())
         lines.append(f"{record.name:<{width}}  {count:>8,}  {record.seconds:>7.2f}")
         if verbose and len(record.rewrites) > 1:
-            lines += [f"{'':<{width}}    {n:>6,} {rule}" for rule, n in record.rewrites.most_common()]
+            lines += [
+                f"{'':<{width}}    {n:>6,} {rule}" for rule, n in record.rewrites.most_common()
+            ]
     return lines
 
 

@@ -47,7 +47,10 @@ def run_rules(model: ir.Model, passes: Sequence[RewritePass]) -> list[RewriteRes
 
 
 class _ReasonTracer(MatchingTracer):
-    """Keeps the reason of the last match that a rule's check or rewrite refused."""
+    """Keeps the reason of the last match that a rule's check or rewrite refused.
+
+    A check that fails without a reason is an ordinary non-match and is not reported.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +65,7 @@ class _ReasonTracer(MatchingTracer):
         status: MatchStatus,
     ) -> None:
         if status in (MatchStatus.CONDITION_FAILED, MatchStatus.REPLACEMENT_FAILED):
-            self.reason = match_result.reason or "the rule's conditions do not hold"
+            self.reason = match_result.reason
 
 
 class _Driver:

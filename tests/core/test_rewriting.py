@@ -62,9 +62,7 @@ def test_chain_of_four_cancels_when_rules_feed_each_other() -> None:
 
 
 def test_producer_takes_the_name_when_replaced_value_is_graph_output() -> None:
-    model = parse_model(
-        "g (float[N] x) => (float[N] y) { a = Relu(x) b = Neg(a) y = Neg(b) }"
-    )
+    model = parse_model("g (float[N] x) => (float[N] y) { a = Relu(x) b = Neg(a) y = Neg(b) }")
     assert_rewrites(CancelNeg(), model, expect=["Relu"], rewrites=1, rtol=0, atol=0)
 
 
@@ -142,9 +140,7 @@ def test_cost_is_linear_when_the_graph_grows() -> None:
 
     def attempts(count: int) -> int:
         body = " ".join(f"v{i + 1} = Neg(v{i})" for i in range(count))
-        model = parse_model(
-            f"g (float[N] v0) => (float[N] y) {{ {body} y = Relu(v{count}) }}"
-        )
+        model = parse_model(f"g (float[N] v0) => (float[N] y) {{ {body} y = Relu(v{count}) }}")
         tried = 0
         rule = CancelNeg().rules()[0]
         original = rule.try_rewrite
@@ -171,9 +167,7 @@ def test_cost_is_linear_when_the_graph_grows() -> None:
 
 
 def test_pipeline_nests_when_run_by_onnx_ir() -> None:
-    model = parse_model(
-        "g (float[N] x) => (float[N] y) { a = Neg(x) b = Neg(a) y = Relu(b) }"
-    )
+    model = parse_model("g (float[N] x) => (float[N] y) { a = Neg(x) b = Neg(a) y = Relu(b) }")
     result = ir.passes.Sequential(Pipeline([Repeat((CancelNeg(),))]), CancelNeg())(model)
     assert result.modified
     assert op_types(model) == ["Relu"]

@@ -1,0 +1,44 @@
+"""The `onnxopt` group. Commands are imported when they run: `--help` costs click alone."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from onnxopt import __version__
+
+# Command to its module, and the line that `onnxopt --help` shows without importing it; a test
+# checks that the line is the first one of the command's own help.
+COMMANDS = {
+    "inspect": ("onnxopt.cli.inspect", "Show what a model is made of and what it costs."),
+    "optimize": ("onnxopt.cli.optimize", "Make a model smaller and faster, and prove that it is."),
+    "passes": ("onnxopt.cli.passes", "List the passes, or explain one."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only when that command is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports and returns the command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(COMMANDS[cmd_name][0])
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands with their summaries, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="onnxopt")
+def cli() -> None:
+    """Make ONNX models fast and small without breaking them."""

@@ -1,0 +1,90 @@
+"""`onnxopt optimize IN`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from onnxopt.cli.options import input_shape_option, output_options, parse_input_shapes
+
+
+@click.command("optimize")
+@click.argument("model", type=click.Path(path_type=Path), metavar="IN")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="Where to write the result; IN with .opt before its suffix by default. May be IN itself.",
+)
+@click.option(
+    "--passes",
+    metavar="SPEC",
+    help="Run these passes only, in this order: NAME,NAME{option=value},... "
+    "(`onnxopt passes` lists them).",
+)
+@click.option(
+    "--opset", type=click.IntRange(min=7), metavar="N", help="Raise the opset to this version first."
+)
+@input_shape_option
+@click.option(
+    "--inputs",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A .npz file with data for the parity run, by input name; synthesized by default.",
+)
+@click.option(
+    "--external-data/--no-external-data",
+    default=None,
+    help="Write weights to OUT.data beside OUT, or never do; by default over 2 GB only.",
+)
+@click.option(
+    "--guard",
+    type=click.Choice(["off", "parity"]),
+    default="parity",
+    show_default=True,
+    help="parity: run both models in ONNX Runtime, write nothing if they differ (exit code 3).",
+)
+@output_options
+def command(
+    model: Path,
+    output: Path | None,
+    passes: str | None,
+    opset: int | None,
+    input_shapes: tuple[str, ...],
+    inputs: Path | None,
+    external_data: bool | None,
+    guard: Literal["off", "parity"],
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Make a model smaller and faster, and prove that it is.
+
+    IN is an .onnx file. It is never modified, unless OUT is IN: then it is replaced at the very
+    end, in one step.
+    """
+    shapes = parse_input_shapes(input_shapes)
+    from onnxopt.cli.progress import progress
+    from onnxopt.optimizing import optimize
+
+    target = output or model.with_name(f"{model.stem}.opt{model.suffix or '.onnx'}")
+    with progress(quiet=quiet or as_json) as observers:
+        result = optimize(
+            model,
+            target,
+            passes=passes,
+            opset=opset,
+            input_shapes=shapes,
+            inputs=inputs,
+            guard=guard,
+            external_data=external_data,
+            observers=observers,
+        )
+    if as_json:
+        click.echo(json.dumps(result.report.to_dict(), indent=2))
+    elif not quiet:
+        click.echo(result.report.to_text(verbose=verbose))

@@ -1,0 +1,53 @@
+"""Options that several commands share, declared once and stacked as decorators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from onnxopt.core.errors import InvalidInputError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def output_options(function: F) -> F:
+    """`-q`, `-v` and `--json`: how much is said, and to whom."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, nothing else."),
+        click.option("-v", "--verbose", is_flag=True, help="Say everything, node by node."),
+        click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
+    ):
+        function = option(function)
+    return function
+
+
+def input_shape_option(function: F) -> F:
+    """`--input-shape name=1,3,224,224`, as often as there are inputs to fix."""
+    return click.option(
+        "--input-shape",
+        "input_shapes",
+        multiple=True,
+        metavar="NAME=D,D,...",
+        help="Fix the shape of an input, for example x=1,3,224,224. Repeatable.",
+    )(function)
+
+
+def parse_input_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """Reads `name=1,3,224,224`; a name may hold `=` or `:` itself.
+
+    Raises:
+        InvalidInputError: The text is not of that form or a dimension is negative.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, separator, dims = text.rpartition("=")
+        parts = [part.strip() for part in dims.split(",")] if dims.strip() else []
+        if not separator or not name or not all(part.isdecimal() for part in parts):
+            raise InvalidInputError(
+                f"--input-shape {text!r}: write NAME=D,D,... with whole numbers, "
+                "for example x=1,3,224,224"
+            )
+        shapes[name] = tuple(int(part) for part in parts)
+    return shapes

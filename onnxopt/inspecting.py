@@ -1,0 +1,130 @@
+"""`inspect_model`: what a model is made of, as data."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxopt.graph.cost import model_cost
+from onnxopt.graph.inference import infer_model
+from onnxopt.graph.input_shapes import fix_input_shapes
+from onnxopt.graph.loading import load_model
+from onnxopt.graph.operators import unknown_operators
+from onnxopt.graph.values import dims
+
+_LARGEST = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """A model in numbers; the fields are documented by `to_dict`'s keys of the same names."""
+
+    ir_version: int
+    producer: str
+    opsets: dict[str, int]
+    nodes: int
+    subgraphs: int
+    functions: int
+    parameters: int
+    flops: int
+    flops_unknown: int
+    operators: dict[str, int]
+    bytes_by_type: dict[str, int]
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
+    largest: list[dict[str, Any]]
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready data."""
+        return dataclasses.asdict(self)
+
+
+def inspect_model(
+    model: str | os.PathLike[str] | ir.Model,
+    *,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Summary:
+    """Counts what a model is made of and what one run of it costs.
+
+    Args:
+        model: A path, or a model in memory, which is left as it is.
+        input_shapes: Input name to a shape to assume; symbolic dimensions count as 1 otherwise.
+
+    Raises:
+        OnnxOptError: The model cannot be read or a shape does not fit.
+    """
+    model = model.clone() if isinstance(model, ir.Model) else load_model(model)
+    if input_shapes:
+        fix_input_shapes(model, input_shapes)
+    interface = {
+        "inputs": [_value(v) for v in model.graph.inputs if not v.is_initializer()],
+        "outputs": [_value(v) for v in model.graph.outputs],
+    }
+    unknown = unknown_operators(model)
+    infer_model(model)
+    cost = model_cost(model)
+    graphs = list(model.graphs())
+    operators = Counter(
+        f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+        for graph in graphs
+        for node in graph
+    )
+    tensors = _tensors(graphs)
+    by_type: Counter[str] = Counter()
+    for tensor in tensors.values():
+        by_type[str(tensor.dtype)] += tensor.nbytes
+    largest = sorted(tensors.items(), key=lambda item: -item[1].nbytes)[:_LARGEST]
+    return Summary(
+        ir_version=model.ir_version,
+        producer=" ".join(filter(None, (model.producer_name, model.producer_version))),
+        opsets=dict(model.opset_imports),
+        nodes=sum(operators.values()),
+        subgraphs=len(graphs) - 1,
+        functions=len(model.functions),
+        parameters=sum(tensor.size for tensor in tensors.values()),
+        flops=cost.flops,
+        flops_unknown=cost.unknown,
+        operators=dict(operators.most_common()),
+        bytes_by_type=dict(by_type.most_common()),
+        largest=[
+            {
+                "name": name,
+                "type": str(tensor.dtype),
+                "shape": list(tensor.shape.numpy()),
+                "bytes": tensor.nbytes,
+            }
+            for name, tensor in largest
+        ],
+        notes=[f"operator {name} is not known here ({count} nodes)" for name, count in unknown.items()],
+        **interface,
+    )
+
+
+def _value(value: ir.Value) -> dict[str, Any]:
+    shape = dims(value)
+    return {
+        "name": value.name,
+        "type": str(value.dtype) if value.dtype is not None else str(value.type),
+        "shape": None if shape is None else ["?" if dim is None else dim for dim in shape],
+    }
+
+
+def _tensors(graphs: Sequence[ir.Graph]) -> dict[str, ir.TensorProtocol]:
+    """Initializers and the tensors of Constant nodes, by value name."""
+    tensors: dict[str, ir.TensorProtocol] = {}
+    for graph in graphs:
+        for name, value in graph.initializers.items():
+            if value.const_value is not None:
+                tensors[name] = value.const_value
+        for node in graph:
+            attribute = node.attributes.get("value")
+            if node.op_type == "Constant" and not node.domain and attribute is not None:
+                if not attribute.is_ref():
+                    tensors[node.outputs[0].name or ""] = attribute.as_tensor()
+    return tensors

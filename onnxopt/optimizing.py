@@ -1,0 +1,197 @@
+"""`optimize`: load, rewrite, prove, save. What the command line runs, as one function."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import onnx_ir as ir
+
+from onnxopt.core.errors import InvalidInputError, ParityError
+from onnxopt.core.passes import Pass
+from onnxopt.core.pipeline import AnyPass, Observer, Pipeline, Repeat, count_nodes
+from onnxopt.core.report import ModelSize, Report
+from onnxopt.graph.input_shapes import fix_input_shapes
+from onnxopt.graph.operators import unknown_operators
+from onnxopt.presets import cleanup
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+Guard = Literal["off", "parity"]
+PathLike = str | os.PathLike[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """An optimized model and the record of how it came about.
+
+    Attributes:
+        model: The optimized model.
+        report: What each pass did and refused, sizes, seconds, parity.
+    """
+
+    model: ir.Model
+    report: Report
+
+
+def optimize(
+    model: PathLike | ir.Model | ModelProto,
+    output: PathLike | None = None,
+    *,
+    passes: str | Sequence[AnyPass | Repeat] | None = None,
+    opset: int | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    inputs: Any = None,
+    guard: Guard = "parity",
+    external_data: bool | None = None,
+    observers: Sequence[Observer] = (),
+) -> Result:
+    """Optimizes a model, checks that it still computes the same, and saves it.
+
+    Args:
+        model: Path of an ONNX file, or a model in memory (onnx_ir or onnx protobuf), which is left
+            as it is.
+        output: Where to write the result; None to only return it. May be the input's own path.
+        passes: Passes as text (`"fold-constants,remove-unused"`) or as objects; by default the
+            preset that cleans up and fuses into standard operators.
+        opset: Raise the default domain to this version first.
+        input_shapes: Input name to the shape to fix it to.
+        inputs: Data for the parity run, by input name or as the path of a .npz file; synthesized
+            by default.
+        guard: "parity" runs both models in ONNX Runtime and raises if they differ, "off" does not.
+        external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
+        observers: Told before and after every pass.
+
+    Returns:
+        The optimized model and the report.
+
+    Raises:
+        OnnxOptError: The model cannot be read, a pass failed or the result cannot be written.
+        ParityError: The result differs from the original; nothing was written. Its `report`
+            attribute holds the report.
+    """
+    if guard not in ("off", "parity"):
+        raise InvalidInputError(f"guard is 'off' or 'parity', not {guard!r}")
+    source = os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
+    report = Report(source=source)
+    pipeline = Pipeline(_passes(passes, opset), observers=observers)
+    with _phase(report, "load"):
+        original, work = _originals(model, input_shapes, keep_original=guard == "parity")
+    report.before = _size(work)
+    report.notes += _operator_notes(work)
+    with _phase(report, "passes"):
+        report.records = pipeline.call(work).records
+    report.after = _size(work)
+    feeds = None
+    if guard == "parity" and original is not None:
+        feeds = _check_parity(original, work, inputs, report)
+    if output is not None:
+        _save(work, Path(output), external_data, feeds, report)
+    return Result(work, report)
+
+
+def _originals(
+    model: PathLike | ir.Model | ModelProto,
+    input_shapes: Mapping[str, Sequence[int]] | None,
+    *,
+    keep_original: bool,
+) -> tuple[ir.Model | None, ir.Model]:
+    """The untouched model (for parity) and the one to work on; they share their weights."""
+    if isinstance(model, ir.Model):
+        work = model.clone()
+    elif hasattr(model, "SerializeToString"):  # an onnx.ModelProto, without importing onnx for it
+        work = ir.from_proto(model)
+    else:
+        from onnxopt.graph.loading import load_model
+
+        work = load_model(model)
+    if input_shapes:
+        fix_input_shapes(work, input_shapes)
+    return (work.clone() if keep_original else None), work
+
+
+def _passes(
+    passes: str | Sequence[AnyPass | Repeat] | None, opset: int | None
+) -> list[AnyPass | Repeat]:
+    from onnxopt.passes import PASSES, parse_passes
+
+    chosen: list[AnyPass | Repeat]
+    if passes is None:
+        chosen = list(cleanup())
+    elif isinstance(passes, str):
+        chosen = list(parse_passes(passes, PASSES))
+    else:
+        chosen = list(passes)
+    if opset is not None:
+        from onnxopt.passes.cleanup.opset import ConvertOpset
+
+        chosen.insert(0, ConvertOpset(version=opset))
+    return chosen
+
+
+def _check_parity(
+    original: ir.Model, work: ir.Model, inputs: Any, report: Report
+) -> Mapping[str, Any] | None:
+    """Fills `report.parity`; returns feeds that the model runs with, if any."""
+    from onnxopt.runtime.inputs import input_sets
+    from onnxopt.runtime.parity import check_parity
+
+    with _phase(report, "parity"):
+        sets = input_sets(original, inputs)
+        result = check_parity(original, work, input_sets=sets)
+    report.parity = result.to_dict()
+    if result.status == "failed":
+        raise ParityError(f"the result is not at parity: {result.reasons[0]}", report)
+    return None if result.status == "not-run" else result.feeds
+
+
+def _save(
+    model: ir.Model,
+    output: Path,
+    external_data: bool | None,
+    feeds: Mapping[str, Any] | None,
+    report: Report,
+) -> None:
+    from onnxopt.graph.saving import save_model
+
+    with _phase(report, "save"):
+        save_model(model, output, external_data=external_data)
+    report.output = str(output)
+    if feeds is not None:
+        from onnxopt.runtime.verify_saved import verify_saved
+
+        with _phase(report, "verify"):
+            verify_saved(output, feeds)
+
+
+@contextmanager
+def _phase(report: Report, name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    report.seconds[name] = report.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def _size(model: ir.Model) -> ModelSize:
+    tensors = {
+        id(value.const_value): value.const_value.nbytes
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if value.const_value is not None
+    }
+    return ModelSize(nodes=count_nodes(model), weight_bytes=sum(tensors.values()))
+
+
+def _operator_notes(model: ir.Model) -> list[str]:
+    return [
+        f"operator {name} is not known here: {count} node{'s' if count > 1 else ''} left as they are"
+        for name, count in unknown_operators(model).items()
+    ]
+
+
+__all__ = ["Guard", "Pass", "Result", "optimize"]

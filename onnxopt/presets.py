@@ -1,0 +1,69 @@
+"""Presets: plain functions that return the passes for a goal.
+
+The order matters in three places: functions are inlined and overridable initializers decided before
+anything looks at constants; folding runs first in the group, because every rule reads the shapes and
+constants that its sweep leaves on the values; duplicates are merged last, when most are gone.
+"""
+
+from __future__ import annotations
+
+from onnxopt.core.pipeline import AnyPass, Repeat
+from onnxopt.passes import cleanup as c
+from onnxopt.passes import fusion as f
+
+
+def cleanup() -> list[AnyPass | Repeat]:
+    """Smaller graphs of standard operators, valid on every runtime; the default of `optimize`."""
+    return [
+        c.InlineFunctions(),
+        c.RemoveInitializersFromInputs(),
+        c.RemoveUnused(),
+        Repeat(
+            (
+                c.FoldConstants(),
+                c.InlineConstantIf(),
+                c.RemoveTrainingMode(),
+                *_identities(),
+                *_chains(),
+                *_fusions(),
+                c.PushTransposes(),
+                c.EliminateCommonSubexpressions(),
+                c.RemoveUnused(),
+            )
+        ),
+        c.DeduplicateInitializers(),
+        c.FlushDenormals(),
+    ]
+
+
+def _identities() -> tuple[AnyPass, ...]:
+    return (
+        c.RemoveIdentities(),
+        c.RemoveNoOpShapes(),
+        c.RemoveNoOpArithmetic(),
+        c.RemoveNanGuards(),
+    )
+
+
+def _chains() -> tuple[AnyPass, ...]:
+    return (
+        c.MergeTransposes(),
+        c.MergeReshapes(),
+        c.MergeCasts(),
+        c.MergeSlices(),
+        c.MergeGathers(),
+    )
+
+
+def _fusions() -> tuple[AnyPass, ...]:
+    return (
+        f.FuseConvBatchNorm(),
+        f.FuseConvArithmetic(),
+        f.FusePads(),
+        f.MergeClips(),
+        f.FuseMatMulAdd(),
+        f.FuseHardActivations(),
+        f.FuseGelu(),
+        f.FuseLayerNorm(),
+        f.FuseRMSNorm(),
+    )

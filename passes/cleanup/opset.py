@@ -1,0 +1,74 @@
+"""Raise the opset of the default domain.
+
+    model of opset 13  ->  the same model of opset 18
+
+Attributes that became inputs (axes of Squeeze and the Reduce operators, ...) move, operators that
+were renamed or split are rewritten. The conversion is onnxscript's where it covers the step and
+onnx's own version converter elsewhere; weights are not copied. Functions of the model are inlined
+first.
+
+Refused, with an error and the model left as it was: a lower version than the model's, a version
+that onnx does not know, a model with an operator that the converter cannot convert.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import Counter
+from typing import ClassVar
+
+import onnx_ir as ir
+from onnxscript.version_converter import ConvertVersionPass
+
+from onnxopt.core.errors import InvalidInputError
+from onnxopt.core.passes import Pass, PassResult
+from onnxopt.graph.operators import newest_opset
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvertOpset(Pass):
+    """Raises the default domain to a newer opset.
+
+    Attributes:
+        version: The version to raise it to.
+    """
+
+    name: ClassVar[str] = "convert-opset"
+
+    version: int = 21
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Converts the main graph and its subgraphs."""
+        current = model.opset_imports.get("", 1)
+        if self.version == current:
+            return PassResult(model)
+        if self.version < current:
+            raise InvalidInputError(
+                f"--opset {self.version}: the model has opset {current} already; "
+                "it can only be raised"
+            )
+        newest = newest_opset()
+        if self.version > newest:
+            raise InvalidInputError(
+                f"--opset {self.version}: the installed onnx knows opsets up to {newest}"
+            )
+        logger = logging.getLogger("onnxscript.version_converter")
+        level = logger.level
+        logger.setLevel(logging.CRITICAL)
+        try:
+            ConvertVersionPass(self.version, fallback=True)(model)
+        except (RuntimeError, ValueError, ir.passes.PassError) as error:
+            reason = str(error).splitlines()[0]
+            raise InvalidInputError(
+                f"--opset {self.version}: the version converter cannot convert this model from "
+                f"opset {current}: {reason}"
+            ) from error
+        finally:
+            logger.setLevel(level)
+        if model.opset_imports.get("") != self.version:
+            raise InvalidInputError(
+                f"--opset {self.version}: the version converter cannot convert this model from "
+                f"opset {current}; try a version in between, or export the model again"
+            )
+        return PassResult(model, Counter({f"{current} to {self.version}": 1}))

@@ -1,0 +1,105 @@
+"""Rules that match one node of a fixed op type and read everything else from the node itself.
+
+Most of cleanup asks questions that pattern variables cannot: an operand that is an attribute or an
+input, depending on the opset; any producer out of a family; a shape that is equal to another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import onnx_ir as ir
+from onnxscript.rewriter.pattern import MatchResult, RewriteRule, RewriteRuleClassBase
+
+from onnxopt.graph.values import constant_ints, opset_version
+
+# What a node's first output is equal to; a text is the reason why an expected rewrite is refused
+# and None is an ordinary non-match.
+Source = Callable[[ir.Node, int], "ir.Value | str | None"]
+
+
+def no_match() -> MatchResult:
+    """An ordinary non-match: without a reason, so that the report stays free of it."""
+    return MatchResult().fail("")
+
+
+def refuse(reason: str, node: ir.Node) -> MatchResult:
+    """A rewrite that was to be expected here, and why it is not made."""
+    return MatchResult().fail(reason, node)
+
+
+class NodeRule(RewriteRuleClassBase):
+    """Matches every node of one op type; `check` and `rewrite` get its first output as `root`."""
+
+    def __init__(self, op_type: str, name: str) -> None:
+        super().__init__(name, remove_nodes=False)
+        self.op_type = op_type
+
+    @classmethod
+    def rule(cls, *args: Any) -> RewriteRule:
+        """The rule, made with the arguments of the constructor."""
+        made: RewriteRule = super().rule(*args)  # type: ignore[no-untyped-call]
+        return made
+
+    def pattern(self, op: Any) -> Any:
+        """One node, whatever its inputs and attributes are."""
+        return getattr(op, self.op_type)(_allow_other_inputs=True, _outputs=["root"])
+
+
+class Bypass(NodeRule):
+    """`Op(x, ...) -> x` wherever `source` finds a value that the output always equals."""
+
+    def __init__(self, op_type: str, name: str, source: Source) -> None:
+        super().__init__(op_type, name)
+        self._source = source
+        self._found: ir.Value | None = None
+
+    def check(self, context: Any, root: ir.Value) -> MatchResult:
+        """Looks for the value; `rewrite` hands it out."""
+        node = context.root
+        found = self._source(node, opset_version(node, context.model))
+        if isinstance(found, str):
+            return refuse(found, node)
+        self._found = found
+        return no_match() if found is None else MatchResult()
+
+    def rewrite(self, op: Any, root: ir.Value) -> ir.Value | None:
+        """The value found by `check`."""
+        found, self._found = self._found, None
+        return found
+
+
+def bypass_rules(table: Mapping[str, Source]) -> list[RewriteRule]:
+    """One rule for each op type of `table`, named after it."""
+    return [Bypass.rule(op_type, op_type.lower(), source) for op_type, source in table.items()]
+
+
+def has_input(node: ir.Node, index: int) -> bool:
+    """True if the optional input is there."""
+    return index < len(node.inputs) and node.inputs[index] is not None
+
+
+def ints_parameter(node: ir.Node, name: str, index: int) -> tuple[int, ...] | None:
+    """An integer list that older opsets spell as an attribute and newer ones as an input.
+
+    Returns:
+        The integers; empty if there is neither; None if they are computed at run time.
+    """
+    attribute = node.attributes.get(name)
+    if attribute is not None:
+        return None if attribute.is_ref() else tuple(attribute.as_ints())
+    return constant_ints(node.inputs[index]) if has_input(node, index) else ()
+
+
+def producer_of(value: ir.Value | None, *op_types: str) -> ir.Node | None:
+    """The node of the default domain that makes `value`, if it is one of `op_types`."""
+    producer = None if value is None else value.producer()
+    if producer is None or producer.domain or producer.op_type not in op_types:
+        return None
+    return producer
+
+
+def only_user(value: ir.Value) -> bool:
+    """True if the value has exactly one use and is no graph output."""
+    return len(value.uses()) == 1 and not value.is_graph_output()
