@@ -26,7 +26,9 @@ from tools import TOOLS, Tool
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "models"))
 
-from registry import find_model  # noqa: E402  (models/ is no package; it is found by path)
+from cache import materialize  # noqa: E402  (models/ is no package; it is found by path)
+from registry import model as find_model  # noqa: E402
+from spec import example_inputs  # noqa: E402
 
 MODELS = (
     "minilm_dynamo",
@@ -43,10 +45,15 @@ MODELS = (
 )
 
 
+# What latency is measured at: one request; a decoder makes one token with 128 behind it.
+REQUEST = {"batch": 1, "sequence": 128, "past": 0}
+DECODE = {"batch": 1, "sequence": 1, "past": 128}
+
+
 def measure(name: str, threads: int, repeat: int, latency: bool) -> dict[str, Any]:
     """All figures of one model."""
     spec = find_model(name)
-    source = spec.path()
+    source = materialize(spec)
     result: dict[str, Any] = {
         "model": name,
         "nodes": count_nodes(source),
@@ -65,7 +72,8 @@ def measure(name: str, threads: int, repeat: int, latency: bool) -> dict[str, An
                 targets[tool.name] = target
             print(f"{name:20} {tool.name:20} {figures}", file=sys.stderr)
         if latency:
-            add_latency(result, source, targets, spec.example_inputs(), threads)
+            sizes = DECODE if name.startswith("llama") else REQUEST
+            add_latency(result, source, targets, example_inputs(spec.inputs, sizes), threads)
     return result
 
 

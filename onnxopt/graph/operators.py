@@ -1,41 +1,42 @@
-"""Which operators of a model have a schema, here or as a function of the model."""
+"""What identifies an operator and its attributes, hashable, so that analyses can memoize."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Hashable
+from typing import Any
 
-import onnx
 import onnx_ir as ir
 
-# Domains whose operators ONNX Runtime brings along without schemas that onnx knows.
-_RUNTIME_DOMAINS = frozenset({"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"})
+OpKey = tuple[Hashable, ...]
+
+# A larger tensor in an attribute costs more to hash than the memo saves.
+_LARGEST_TENSOR_BYTES = 1024
+
+_INT, _INTS = ir.AttributeType.INT, ir.AttributeType.INTS
+_FLOAT, _FLOATS = ir.AttributeType.FLOAT, ir.AttributeType.FLOATS
+_STRING, _STRINGS = ir.AttributeType.STRING, ir.AttributeType.STRINGS
+_PLAIN = (_INT, _INTS, _FLOAT, _FLOATS, _STRING, _STRINGS)
 
 
-def unknown_operators(model: ir.Model) -> Counter[str]:
-    """`domain::OpType` of every operator that neither onnx nor the model defines, with counts.
-
-    Operators of ONNX Runtime's own domains are not listed: it runs them, whether or not a rewrite
-    here knows them.
-    """
-    unknown: Counter[str] = Counter()
-    cache: dict[tuple[str, str, str], bool] = {}
-    for graph in model.graphs():
-        for node in graph:
-            key = node.op_identifier()
-            if key not in cache:
-                cache[key] = key in model.functions or _has_schema(node, model)
-            if not cache[key]:
-                unknown[f"{node.domain or 'ai.onnx'}::{node.op_type}"] += 1
-    return unknown
-
-
-def _has_schema(node: ir.Node, model: ir.Model) -> bool:
-    if node.domain in _RUNTIME_DOMAINS:
-        return True
-    version = model.opset_imports.get(node.domain, 1)
-    return bool(onnx.defs.has(node.op_type, max_inclusive_version=version, domain=node.domain))
-
-
-def newest_opset() -> int:
-    """The newest version of the default domain that the installed onnx knows."""
-    return int(onnx.defs.onnx_opset_version())
+def attribute_values(node: ir.Node) -> tuple[Hashable, ...] | None:
+    """The attributes as a hashable key, or None if one of them is large or a graph."""
+    attributes = node.attributes
+    if not attributes:
+        return ()
+    key: list[Hashable] = []
+    for name, attribute in attributes.items():
+        value: Any = attribute.value
+        if attribute.ref_attr_name is not None:
+            return None
+        if isinstance(value, (int, float, str)):
+            # 1 and 1.0 hash alike, and a FLOAT attribute holds a float: the type tells them apart.
+            key.append((name, value, type(value)))
+        elif isinstance(value, tuple) and attribute.type in _PLAIN:
+            key.append((name, value, attribute.type.value))
+        elif attribute.type == ir.AttributeType.TENSOR:
+            if value.dtype == ir.DataType.STRING or value.nbytes > _LARGEST_TENSOR_BYTES:
+                return None
+            key.append((name, value.dtype.value, tuple(value.shape), value.tobytes()))
+        else:
+            return None
+    return tuple(key)

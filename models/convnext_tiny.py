@@ -1,0 +1,20 @@
+"""ConvNeXt-T: depthwise 7x7 convolutions with layer normalization and GELU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imagenet import classifiers
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def create() -> nn.Module:
+    """The untrained network."""
+    from transformers import ConvNextConfig, ConvNextForImageClassification
+
+    return ConvNextForImageClassification(ConvNextConfig(num_labels=1000))
+
+
+SPECS = classifiers("convnext_tiny", "transformers ConvNeXt", 1e-4, create)

@@ -1,0 +1,103 @@
+"""A Llama decoder of 168M parameters with grouped-query attention and a key/value cache.
+
+One graph serves the prompt (past of length 0) and decoding (sequence of length 1): the past keys
+and values are inputs, and outputs with the new ones appended. The causal mask is the one that
+transformers offers for exports, since the TorchScript exporter stops at the default one, which
+uses `torch.vmap`, with `RuntimeError: unordered_map::at`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporting import DYNAMO, TORCHSCRIPT, Exporter
+from spec import Input, ModelSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+LAYERS = 12
+KEY_HEADS = 4
+HEAD_SIZE = 64
+VOCABULARY = 32000
+ENTRIES = [f"{layer}.{part}" for layer in range(LAYERS) for part in ("key", "value")]
+
+INPUTS = {
+    "input_ids": Input("int64", ("batch", "sequence"), "tokens", VOCABULARY),
+    "attention_mask": Input("int64", ("batch", "past + sequence"), "mask"),
+    "position_ids": Input("int64", ("batch", "sequence"), "positions"),
+} | {
+    f"past_key_values.{entry}": Input("float32", ("batch", KEY_HEADS, "past", HEAD_SIZE))
+    for entry in ENTRIES
+}
+OUTPUTS: dict[str, tuple[int | str, ...]] = {"logits": ("batch", "sequence", VOCABULARY)} | {
+    f"present.{entry}": ("batch", KEY_HEADS, "past + sequence", HEAD_SIZE) for entry in ENTRIES
+}
+
+
+def create() -> nn.Module:
+    """The untrained decoder, with all its inputs and outputs as plain tensors."""
+    from torch import nn
+    from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+    from transformers.integrations.executorch import sdpa_mask_without_vmap
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    attention = "sdpa_without_vmap"
+    ALL_MASK_ATTENTION_FUNCTIONS.register(attention, sdpa_mask_without_vmap)
+    ALL_ATTENTION_FUNCTIONS.register(attention, ALL_ATTENTION_FUNCTIONS["sdpa"])
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=1024,
+        intermediate_size=2816,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=16,
+        num_key_value_heads=KEY_HEADS,
+        tie_word_embeddings=True,
+    )
+    model = LlamaForCausalLM(config)
+    model.config._attn_implementation = attention
+
+    class Decoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(
+            self, ids: Tensor, mask: Tensor, positions: Tensor, *past: Tensor
+        ) -> tuple[Tensor, ...]:
+            pairs = tuple(zip(past[::2], past[1::2], strict=True))
+            result = self.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=DynamicCache.from_legacy_cache(pairs),
+                use_cache=True,
+            )
+            present = result.past_key_values.to_legacy_cache()
+            return (result.logits, *(tensor for pair in present for tensor in pair))
+
+    return Decoder().eval()
+
+
+def _build(exporter: Exporter, path: Path) -> None:
+    from weights import randomize
+
+    module = create()
+    randomize(module)
+    exporter.export(module, INPUTS, OUTPUTS, path)
+
+
+SPECS = tuple(
+    ModelSpec(
+        name=name,
+        source="transformers Llama, seeded random weights",
+        opset=exporter.opset,
+        inputs=INPUTS,
+        tolerance=1e-4,
+        build=partial(_build, exporter),
+    )
+    for name, exporter in (("llama168m", TORCHSCRIPT), ("llama168m_dynamo", DYNAMO))
+)

@@ -1,0 +1,20 @@
+"""ResNet-50: bottleneck blocks of dense convolutions with batch normalization."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imagenet import classifiers
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def create() -> nn.Module:
+    """The untrained network."""
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    return ResNetForImageClassification(ResNetConfig(num_labels=1000))
+
+
+SPECS = classifiers("resnet50", "transformers ResNet", 1e-4, create)

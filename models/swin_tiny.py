@@ -1,0 +1,20 @@
+"""Swin-T: shifted windows, so much reshaping, rolling and masking."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imagenet import classifiers
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def create() -> nn.Module:
+    """The untrained network."""
+    from transformers import SwinConfig, SwinForImageClassification
+
+    return SwinForImageClassification(SwinConfig(num_labels=1000))
+
+
+SPECS = classifiers("swin_tiny", "transformers Swin", 1e-4, create)

@@ -1,0 +1,115 @@
+"""Transposes that follow each other, and those that only move axes of size 1.
+
+    Transpose(Transpose(x, p), q)  -> Transpose(x, p[q])   or x, if p[q] is the identity
+    Transpose(x, p)                -> Reshape(x, s)        p only moves axes of size 1, and a
+                                                           Reshape, Flatten, Squeeze or Unsqueeze
+                                                           before or after it can take it in
+
+Transpose(x, p) has axis p[i] of x at place i, so that two of them compose to axis p[q[i]]. Moving
+axes of size 1 does not change the order of the elements in memory.
+
+Refused: a size-1 Transpose whose result no constant target can say (two unknown dimensions that
+move). A Transpose of size-1 axes between other operators stays a Transpose, since it may cancel
+against another one later; a Transpose of a constant is left to constant folding. Subgraphs are
+rewritten too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript.rewriter.pattern import MatchResult, RewriteRule
+
+from onnxopt.core.passes import RewritePass
+from onnxopt.graph.values import dims, ints_attribute, opset_version, rank
+from onnxopt.passes.cleanup.reshapes import RESHAPES, reshape_target
+from onnxopt.passes.cleanup.single_node import NodeRule, no_match, producer_of, refuse
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MergeTransposes(RewritePass):
+    """Merges Transposes that follow each other, and those of size-1 axes into Reshapes."""
+
+    name: ClassVar[str] = "merge-transposes"
+
+    def rules(self) -> Sequence[RewriteRule]:
+        """Pairs first: a pair may cancel altogether."""
+        return [
+            _Pair.rule("Transpose", "transpose-pair"),
+            _SizeOne.rule("Transpose", "transpose-to-reshape"),
+        ]
+
+
+def permutation(node: ir.Node) -> tuple[int, ...] | None:
+    """The permutation of a Transpose; reversed axes if it has none; None without a rank."""
+    perm = ints_attribute(node, "perm")
+    if perm is not None:
+        return perm
+    size = rank(node.inputs[0])
+    return None if size is None else tuple(reversed(range(size)))
+
+
+class _Pair(NodeRule):
+    """Two Transposes in a row."""
+
+    def check(self, context: Any, root: ir.Value) -> MatchResult:
+        """Both permutations are known."""
+        self._plan = _composed(context.root)
+        return no_match() if self._plan is None else MatchResult()
+
+    def rewrite(self, op: Any, root: ir.Value) -> Any:
+        """One Transpose, or none."""
+        assert self._plan is not None
+        x, perm = self._plan
+        return x if perm == tuple(range(len(perm))) else op.Transpose(x, perm=perm)
+
+    _plan: tuple[ir.Value, tuple[int, ...]] | None = None
+
+
+def _composed(node: ir.Node) -> tuple[ir.Value, tuple[int, ...]] | None:
+    inner = producer_of(node.inputs[0], "Transpose")
+    if inner is None or inner.inputs[0] is None:
+        return None
+    first, second = permutation(inner), permutation(node)
+    if first is None or second is None or len(first) != len(second):
+        return None
+    return inner.inputs[0], tuple(first[axis] for axis in second)
+
+
+class _SizeOne(NodeRule):
+    """A Transpose that keeps the order of the elements, next to a node that keeps it too."""
+
+    def check(self, context: Any, root: ir.Value) -> MatchResult:
+        """Only axes of size 1 move, and a neighbour can merge with a Reshape."""
+        node = context.root
+        x, shape, perm = node.inputs[0], dims(node.inputs[0]), permutation(node)
+        if x is None or shape is None or perm is None or opset_version(node, context.model) < 5:
+            return no_match()
+        large = [axis for axis in perm if shape[axis] != 1]
+        if large != sorted(large) or perm == tuple(range(len(perm))):
+            return no_match()
+        users = [user for user, _ in root.uses()]
+        merges = producer_of(x, *RESHAPES) is not None or (
+            bool(users)
+            and not root.is_graph_output()
+            and all(not user.domain and user.op_type in RESHAPES for user in users)
+        )
+        if not merges:
+            return no_match()
+        self._target = reshape_target(shape, [shape[axis] for axis in perm])
+        if self._target is None:
+            return refuse("no constant target gives the shape of this Transpose", node)
+        return MatchResult()
+
+    def rewrite(self, op: Any, root: ir.Value) -> Any:
+        """A Reshape, which copies nothing and merges with its neighbours."""
+        node = root.producer()
+        assert node is not None
+        target = ir.tensor(np.array(self._target, np.int64))
+        return op.Reshape(node.inputs[0], op.initializer(target, name=f"{root.name}_shape"))
+
+    _target: tuple[int, ...] | None = None

@@ -1,0 +1,188 @@
+"""The command line as a user meets it: help, output, exit codes, one clear line for bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import onnx.parser
+import onnx_ir as ir
+import pytest
+from click.testing import CliRunner, Result
+
+from onnxopt.cli.group import COMMANDS, cli
+from onnxopt.core.errors import OnnxOptError
+
+MODEL = """
+<ir_version: 10, opset_import: ["" : 18]>
+g (float[N, 4] x) => (float[N, 4] y) {
+    two = Constant <value_float = 2.0> ()
+    a = Identity(x)
+    b = Mul(a, two)
+    y = Relu(b)
+}
+"""
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.onnx"
+    onnx.save(onnx.parser.parse_model(MODEL), path)
+    return path
+
+
+@pytest.fixture
+def run() -> Run:
+    def invoke(*arguments: object) -> Result:
+        return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+    return invoke
+
+
+def test_result_is_written_beside_the_input_when_no_output_is_named(model: Path, run: Run) -> None:
+    before = model.read_bytes()
+    result = run("optimize", model)
+    assert result.exit_code == 0, result.output
+    assert "remove-identities" in result.stdout
+    assert "parity" in result.stdout
+    optimized = ir.load(model.with_name("model.opt.onnx"))
+    assert [node.op_type for node in optimized.graph] == ["Mul", "Relu"]
+    assert model.read_bytes() == before
+    assert sorted(path.name for path in model.parent.iterdir()) == ["model.onnx", "model.opt.onnx"]
+
+
+def test_input_is_replaced_when_output_is_the_input(model: Path, run: Run) -> None:
+    assert run("optimize", model, "-o", model).exit_code == 0
+    assert len(ir.load(model).graph) == 2
+    assert [path.name for path in model.parent.iterdir()] == ["model.onnx"]
+
+
+def test_json_is_all_of_stdout_when_asked_for(model: Path, run: Run) -> None:
+    report = json.loads(run("optimize", model, "--json").stdout)
+    assert report["nodes"] == {"before": 4, "after": 2}
+    assert report["parity"]["status"] == "passed"
+    assert report["exit_code"] == 0
+
+
+def test_nothing_is_said_when_quiet(model: Path, run: Run) -> None:
+    result = run("optimize", model, "-q")
+    assert (result.exit_code, result.output) == (0, "")
+
+
+def test_only_named_passes_run_when_spec_is_given(model: Path, run: Run) -> None:
+    report = json.loads(run("optimize", model, "--passes", "remove-identities", "--json").stdout)
+    assert [entry["name"] for entry in report["passes"]] == ["remove-identities"]
+    assert report["nodes"]["after"] == 3
+
+
+def test_inspect_counts_when_shape_is_fixed(model: Path, run: Run) -> None:
+    summary = json.loads(run("inspect", model, "--input-shape", "x=3,4", "--json").stdout)
+    assert summary["nodes"] == 4
+    assert summary["flops"] == 24
+    assert summary["inputs"] == [{"name": "x", "type": "FLOAT", "shape": [3, 4]}]
+
+
+def test_inspect_prints_symbols_when_read_by_a_person(model: Path, run: Run) -> None:
+    result = run("inspect", model)
+    assert result.exit_code == 0
+    assert "N" in result.stdout
+    assert "Identity" in result.stdout
+
+
+def test_passes_explains_when_named(run: Run) -> None:
+    result = run("passes", "fold-constants")
+    assert result.exit_code == 0
+    assert "max-growth" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--passes", "fold-constnts"], "did you mean fold-constants"),
+        (["--passes", "fold-constants{growth=1}"], "no option 'growth'"),
+        (["--passes", "fold-constants{max-growth=x}"], "takes int"),
+        (["--input-shape", "z=1,4"], "the model's inputs are x"),
+        (["--input-shape", "x=4"], "2 dimensions"),
+        (["--input-shape", "x=1,5"], "fixed to"),
+        (["--input-shape", "x"], "write NAME=D,D"),
+        (["--opset", "12"], "can only be raised"),
+        (["--opset", "999"], "knows opsets up to"),
+    ],
+)
+def test_one_line_says_what_is_wrong_when_an_option_is_bad(
+    model: Path, arguments: list[str], message: str
+) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "onnxopt", "optimize", str(model), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("onnxopt: error: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+    assert [path.name for path in model.parent.iterdir()] == ["model.onnx"]
+
+
+def test_exit_code_is_three_and_nothing_is_written_when_parity_fails(
+    model: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A planted pass that breaks the model."""
+    import dataclasses
+    from collections import Counter
+    from typing import ClassVar
+
+    import onnxopt.passes
+    from onnxopt.core.errors import ParityError
+    from onnxopt.core.passes import Pass, PassResult
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Break(Pass):
+        """Turns Relu into Neg."""
+
+        name: ClassVar[str] = "break"
+
+        def call(self, model: ir.Model) -> PassResult:
+            relu = next(node for node in model.graph if node.op_type == "Relu")
+            relu.op_type = "Neg"
+            return PassResult(model, Counter(broken=1))
+
+    monkeypatch.setattr(onnxopt.passes, "PASSES", (Break,))
+    result = run("optimize", model, "--passes", "break")
+    assert isinstance(result.exception, ParityError)
+    assert result.exception.exit_code == 3
+    assert "'y'" in str(result.exception)
+    assert [path.name for path in model.parent.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_has_help_and_the_shared_options(name: str, run: Run) -> None:
+    result = run(name, "--help")
+    assert result.exit_code == 0
+    assert COMMANDS[name][1] in result.output
+    for option in ("-q", "-v", "--json"):
+        assert option in result.output
+    assert f"onnxopt {name}" in Path("README.md").read_text(encoding="utf-8")
+
+
+def test_help_imports_neither_onnx_nor_numpy_when_shown() -> None:
+    code = (
+        "import sys\nfrom onnxopt.cli.group import cli\n"
+        "try: cli.main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'onnx', 'onnx_ir', 'numpy', 'onnxruntime', 'rich', 'torch'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_errors_carry_exit_codes_when_raised() -> None:
+    assert {cls.exit_code for cls in OnnxOptError.__subclasses__()} <= {1, 2, 3, 4}
