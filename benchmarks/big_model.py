@@ -18,8 +18,8 @@ from tools import TOOLS
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "models"))
 
-from cache import materialize  # noqa: E402  (models/ is no package; it is found by path)
-from registry import model as find_model  # noqa: E402
+from cache import materialize
+from registry import model as find_model
 
 
 def main() -> None:

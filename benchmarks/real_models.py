@@ -16,17 +16,17 @@ from collections import Counter
 from pathlib import Path
 
 from measuring import run_process
+from onnxopt.runtime.parity import check_parity
 from side_by_side import count_nodes
 from tools import TOOLS
 
 from onnxopt.core.errors import OnnxOptError
 from onnxopt.graph.loading import load_model
 from onnxopt.runtime.inputs import input_sets
-from onnxopt.runtime.parity import check_parity
 
 
 def verdict(source: Path, target: Path) -> str:
-    """"ok ...", "not run ..." or "BROKEN ..."."""
+    """ "ok ...", "not run ..." or "BROKEN ..."."""
     try:
         original, result = load_model(source), load_model(target)
         parity = check_parity(original, result, input_sets=input_sets(original, None))

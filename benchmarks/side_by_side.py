@@ -118,7 +118,10 @@ def count_nodes(path: Path) -> int:
 
     def count(graph: onnx.GraphProto) -> int:
         inner = (
-            g for n in graph.node for a in n.attribute for g in [*a.graphs, *([a.g] if a.type == 5 else [])]
+            g
+            for n in graph.node
+            for a in n.attribute
+            for g in [*a.graphs, *([a.g] if a.type == 5 else [])]
         )
         return len(graph.node) + sum(map(count, inner))
 
@@ -146,7 +149,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def cell(figures: dict[str, Any]) -> str:
-    """nodes / seconds of the command / seconds in process / peak MB / latency ratio."""
+    """Nodes / seconds of the command / seconds in process / peak MB / latency ratio."""
     if "error" in figures:
         return f"fails: {figures['error'][:60].replace('|', '/')}"
     inside = figures.get("in_process")

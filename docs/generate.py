@@ -1,7 +1,7 @@
 """Writes the parts of the documentation that follow from the code.
 
-    python docs/generate.py          rewrite them
-    python docs/generate.py --check  fail if they are out of date
+python docs/generate.py          rewrite them
+python docs/generate.py --check  fail if they are out of date
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ START, END = "<!-- passes -->", "<!-- /passes -->"
 
 def pass_table() -> str:
     """One row per pass: its name and the first line of its docstring."""
-    rows = [
-        f"| `{cls.name}` | {(inspect.getdoc(cls) or '').splitlines()[0]} |" for cls in PASSES
-    ]
+    rows = [f"| `{cls.name}` | {(inspect.getdoc(cls) or '').splitlines()[0]} |" for cls in PASSES]
     return "\n".join(["| pass | what it does |", "|---|---|", *rows])
 
 

@@ -17,4 +17,4 @@ def create() -> nn.Module:
     return ConvNextForImageClassification(ConvNextConfig(num_labels=1000))
 
 
-SPECS = classifiers("convnext_tiny", "transformers ConvNeXt", 1e-4, create)
+SPECS = classifiers("convnext_tiny", "transformers ConvNeXt", 1e-5, create)

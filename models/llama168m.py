@@ -96,7 +96,7 @@ SPECS = tuple(
         source="transformers Llama, seeded random weights",
         opset=exporter.opset,
         inputs=INPUTS,
-        tolerance=1e-4,
+        tolerance=1e-5,
         build=partial(_build, exporter),
     )
     for name, exporter in (("llama168m", TORCHSCRIPT), ("llama168m_dynamo", DYNAMO))

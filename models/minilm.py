@@ -46,7 +46,7 @@ SPECS = tuple(
         source="transformers BERT with the sizes of MiniLM-L6, seeded random weights",
         opset=exporter.opset,
         inputs=INPUTS,
-        tolerance=1e-4,
+        tolerance=1e-5,
         build=partial(_build, attention, exporter),
     )
     for attention, exporter in (("eager", TORCHSCRIPT), ("sdpa", DYNAMO))

@@ -11,6 +11,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import onnx.compose
 from exporting import TORCHSCRIPT
 from imagenet import INPUTS
 from spec import ModelSpec
@@ -23,15 +25,12 @@ def swin_like(scale: int) -> ModelSpec:
         source="transformers Swin, narrow and repeated, seeded random weights",
         opset=TORCHSCRIPT.opset,
         inputs=INPUTS,
-        tolerance=1e-4,
+        tolerance=1e-5,
         build=partial(_build, scale),
     )
 
 
 def _build(scale: int, path: Path) -> None:
-    import numpy as np
-    import onnx
-
     _export_stage(path)
     stage = onnx.load(path)
     image = stage.graph.input[0]
@@ -66,9 +65,6 @@ def _export_stage(path: Path) -> None:
 
 def _fresh_copy(stage: onnx.ModelProto, prefix: str, seed: int) -> onnx.ModelProto:
     """A copy with prefixed names and slightly different weights."""
-    import numpy as np
-    import onnx.compose
-
     generator = np.random.default_rng(seed)
     copy = onnx.compose.add_prefix(stage, prefix)
     for tensor in copy.graph.initializer:

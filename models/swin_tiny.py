@@ -17,4 +17,4 @@ def create() -> nn.Module:
     return SwinForImageClassification(SwinConfig(num_labels=1000))
 
 
-SPECS = classifiers("swin_tiny", "transformers Swin", 1e-4, create)
+SPECS = classifiers("swin_tiny", "transformers Swin", 1e-5, create)

@@ -14,9 +14,9 @@ def create() -> nn.Module:
     """The untrained network."""
     from transformers import ViTConfig, ViTForImageClassification
 
-    return ViTForImageClassification(ViTConfig(
-        hidden_size=192, num_attention_heads=3, intermediate_size=768, num_labels=1000
-    ))
+    return ViTForImageClassification(
+        ViTConfig(hidden_size=192, num_attention_heads=3, intermediate_size=768, num_labels=1000)
+    )
 
 
-SPECS = classifiers("vit_tiny", "transformers ViT", 1e-4, create)
+SPECS = classifiers("vit_tiny", "transformers ViT", 1e-5, create)

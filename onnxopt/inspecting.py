@@ -101,7 +101,9 @@ def inspect_model(
             }
             for name, tensor in largest
         ],
-        notes=[f"operator {name} is not known here ({count} nodes)" for name, count in unknown.items()],
+        notes=[
+            f"operator {name} is not known here ({count} nodes)" for name, count in unknown.items()
+        ],
         **interface,
     )
 

@@ -77,7 +77,7 @@ def _parse_options(cls: type[Pass], text: str) -> dict[str, Any]:
 
 
 def _convert(pass_name: str, key: str, value: str, wanted: Any) -> Any:
-    """`value` as the field's type: bool, int, float, str, Literal or a tuple (items joined by +)."""
+    """`value` as the field's type: bool, int, float, str, Literal, or a tuple joined by +."""
     origin = typing.get_origin(wanted)
     if origin is tuple:
         item = typing.get_args(wanted)[0]

@@ -26,7 +26,10 @@ def test_every_subpackage_is_listed_for_setuptools() -> None:
         for path in (ROOT / top).rglob("__init__.py")
         if "onnxopt/passes" not in path.as_posix()
     }
-    found = {name.replace("passes", "onnxopt.passes", 1) if name.startswith("passes") else name for name in found}
+    found = {
+        name.replace("passes", "onnxopt.passes", 1) if name.startswith("passes") else name
+        for name in found
+    }
     assert set(listed) == found
 
 
@@ -55,11 +58,11 @@ def test_pass_is_documented_and_tested(cls: type[Pass]) -> None:
 
 
 def test_rewrite_passes_compile_and_index_when_built() -> None:
-    from onnxopt.core.rewriting import _root_key
+    from onnxopt.core.rule_index import root_key
 
     for cls in PASSES:
         if issubclass(cls, RewritePass):
-            assert all(_root_key(rule) for rule in cls().rules()), cls.name
+            assert all(root_key(rule) for rule in cls().rules()), cls.name
 
 
 def test_preset_builds_and_prints_when_parsed_back() -> None:

@@ -47,7 +47,9 @@ def _print(summary: dict[str, Any], verbose: bool) -> None:
     nodes = f"{summary['nodes']:,} nodes"
     if summary["subgraphs"]:
         nodes += f" ({summary['subgraphs']:,} subgraphs included)"
-    unknown = f", {summary['flops_unknown']:,} nodes not counted" if summary["flops_unknown"] else ""
+    unknown = (
+        f", {summary['flops_unknown']:,} nodes not counted" if summary["flops_unknown"] else ""
+    )
     console.print(
         f"{nodes}, {summary['parameters']:,} parameters, {summary['flops'] / 1e9:,.3f} GFLOP a run"
         f"{unknown}",
@@ -67,7 +69,9 @@ def _print(summary: dict[str, Any], verbose: bool) -> None:
         None,
     )
     rows = [(t["name"], t["type"], str(t["shape"]), f"{t['bytes']:,}") for t in summary["largest"]]
-    _table(console, Table("largest tensors", "type", "shape", "bytes"), rows, None if verbose else 5)
+    _table(
+        console, Table("largest tensors", "type", "shape", "bytes"), rows, None if verbose else 5
+    )
     for note in summary["notes"]:
         console.print(f"note: {note}", markup=False)
 

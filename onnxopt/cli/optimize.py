@@ -27,7 +27,10 @@ from onnxopt.cli.options import input_shape_option, output_options, parse_input_
     "(`onnxopt passes` lists them).",
 )
 @click.option(
-    "--opset", type=click.IntRange(min=7), metavar="N", help="Raise the opset to this version first."
+    "--opset",
+    type=click.IntRange(min=7),
+    metavar="N",
+    help="Raise the opset to this version first.",
 )
 @input_shape_option
 @click.option(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from onnxopt.core.walking import all_graphs
+
 
 class Names:
     """The names in use in a model, collected once, and a source of new ones."""
@@ -12,7 +14,7 @@ class Names:
         self._values: set[str] = set()
         self._nodes: set[str] = set()
         self._next: dict[str, int] = {}
-        for graph in model.graphs():
+        for graph in all_graphs(model):
             self._values.update(value.name or "" for value in graph.inputs)
             self._values.update(graph.initializers)
             for node in graph:

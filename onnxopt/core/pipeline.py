@@ -17,6 +17,7 @@ from onnxopt.core.errors import OnnxOptError, PassFailedError
 from onnxopt.core.passes import PassResult, Refusal, RewritePass
 from onnxopt.core.report import PassRecord
 from onnxopt.core.rewriting import run_rules
+from onnxopt.core.walking import graph_tree
 
 AnyPass = ir.passes.PassBase
 
@@ -124,7 +125,7 @@ class Pipeline(ir.passes.InPlacePass):
         for name, result in zip(names, results, strict=True):
             record = PassRecord(
                 name=name,
-                rewrites=getattr(result, "rewrites", Counter({name: int(result.modified)})),
+                rewrites=_rewrites(result, name),
                 refusals=getattr(result, "refusals", []),
                 seconds=getattr(result, "seconds", elapsed),
                 nodes_before=before,
@@ -159,11 +160,18 @@ def _call(
     return [result]
 
 
+def _rewrites(result: ir.passes.PassResult, name: str) -> Counter[str]:
+    """What a pass counted; passes of other packages only say whether they changed something."""
+    if isinstance(result, PassResult):
+        return result.rewrites
+    return Counter({name: 1} if result.modified else {})
+
+
 def _name(pass_: AnyPass) -> str:
     return str(pass_) if getattr(pass_, "name", "") else type(pass_).__name__
 
 
 def count_nodes(model: ir.Model) -> int:
     """Nodes in the main graph, all subgraphs and all functions."""
-    functions = sum(1 for function in model.functions.values() for _ in function.all_nodes())
-    return functions + sum(len(graph) for graph in model.graphs())
+    bodies = [model.graph, *(function.graph for function in model.functions.values())]
+    return sum(len(graph) for body in bodies for graph in graph_tree(body))

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import onnx_ir as ir
 
-
-def subgraphs_of(node: ir.Node) -> Iterator[ir.Graph]:
-    """The graphs that a control-flow node holds in its attributes."""
-    for attribute in node.attributes.values():
-        if attribute.is_ref():
-            continue
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()
+from onnxopt.core.walking import subgraphs_of
 
 
 def remove_node(node: ir.Node) -> list[ir.Node]:

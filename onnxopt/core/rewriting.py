@@ -18,13 +18,13 @@ from onnxscript.rewriter.pattern import MatchingTracer, MatchResult, MatchStatus
 
 from onnxopt.core.names import Names
 from onnxopt.core.passes import PassResult, Refusal, RewritePass
-from onnxopt.core.removal import remove_dead, subgraphs_of
+from onnxopt.core.removal import remove_dead
+from onnxopt.core.rule_index import RuleIndex
+from onnxopt.core.walking import all_graphs, subgraphs_of
 
 # A rule set that rewrites more often than this for each node it started with does not terminate.
 _REWRITES_PER_NODE = 20
 _REWRITES_AT_LEAST = 1_000
-
-OpKey = tuple[str, str]
 
 
 class RewriteResult(PassResult):
@@ -71,20 +71,20 @@ class _ReasonTracer(MatchingTracer):
 class _Driver:
     def __init__(self, model: ir.Model, passes: Sequence[RewritePass]) -> None:
         self._model = model
-        self._index: dict[OpKey, list[tuple[int, RewriteRule]]] = {}
+        self._index = RuleIndex()
         self._rewrites: list[Counter[str]] = [Counter() for _ in passes]
         self._seconds = [0.0] * len(passes)
         self._refusals: list[dict[tuple[str, ir.Node], str]] = [{} for _ in passes]
         for owner, pass_ in enumerate(passes):
             for rule in pass_.rules():
-                self._index.setdefault(_root_key(rule), []).append((owner, rule))
+                self._index.add(owner, rule)
         self._names = Names(model)
         self._work: deque[ir.Node] = deque()
         self._queued: set[ir.Node] = set()
 
     def run(self) -> list[RewriteResult]:
         count = 0
-        for graph in self._model.graphs():
+        for graph in all_graphs(self._model):
             for node in graph:
                 count += 1
                 self._push(node)
@@ -100,14 +100,14 @@ class _Driver:
         return self._results()
 
     def _push(self, node: ir.Node) -> None:
-        if node not in self._queued and (node.domain, node.op_type) in self._index:
+        if node not in self._queued and self._index.has_rules_for(node):
             self._queued.add(node)
             self._work.append(node)
 
     def _rewrite_node(self, node: ir.Node) -> bool:
         graph = node.graph
         assert isinstance(graph, ir.Graph)
-        for owner, rule in self._index.get((node.domain, node.op_type), ()):
+        for owner, rule in self._index.candidates(node):
             start = time.perf_counter()
             tracer = _ReasonTracer()
             delta = rule.try_rewrite(self._model, graph, node, tracer=tracer)
@@ -187,17 +187,6 @@ class _Driver:
         return results
 
 
-def _root_key(rule: RewriteRule) -> OpKey:
-    """The (domain, op type) of the pattern's single output node."""
-    pattern = rule._target_pattern
-    if not pattern.has_single_output_node:
-        raise TypeError(f"rule {rule.name}: a pattern must have exactly one output node")
-    identifier = pattern.output_node.op_identifier()
-    if identifier is None:
-        raise TypeError(f"rule {rule.name}: the output node of the pattern needs a fixed op type")
-    return identifier[0], identifier[1]
-
-
 def _renameable(new: ir.Value, graph: ir.Graph) -> bool:
     """True if the value can take over the name of a graph output."""
     producer = new.producer()
@@ -269,7 +258,7 @@ def _overridable_initializers_hidden(model: ir.Model) -> Iterator[None]:
         value.const_value = None
     constants = [
         node
-        for graph in model.graphs()
+        for graph in all_graphs(model)
         for node in graph
         if node.op_type == "Constant" and not node.domain
     ]

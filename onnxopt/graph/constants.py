@@ -27,7 +27,9 @@ def constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:
     output = node.outputs[0].name
     match name:
         case "value":
-            return attribute.as_tensor()
+            # as_tensor() checks the protocol at run time, which costs more than all else here.
+            tensor: ir.TensorProtocol = attribute.value
+            return tensor
         case "value_float" | "value_floats":
             return ir.tensor(np.array(attribute.value, np.float32), name=output)
         case "value_int" | "value_ints":

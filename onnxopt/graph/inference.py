@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnxopt.core.removal import subgraphs_of
+from onnxopt.core.walking import subgraphs_of
 from onnxopt.graph import control_flow, partial
 from onnxopt.graph.constants import Array, Constants, constant_tensor
 from onnxopt.graph.contrib_types import contrib_facts
@@ -70,7 +70,7 @@ class Inference:
         self.oversized: dict[ir.Node, str] = {}
         self.symbols = Symbols(_input_symbols(model))
         self._opsets = model.opset_imports
-        self._opset = self._opsets.get("", 1)
+        self.opset = self._opsets.get("", 1)
         self._schemas = SchemaTypes(self._opsets)
         self._as_partial: dict[ir.Value, Partial] = {}
 
@@ -178,7 +178,7 @@ class Inference:
                         inputs,
                         lambda i: self.elements(node.inputs[i]) if i < len(node.inputs) else None,
                         self.symbols,
-                        self._opset,
+                        self.opset,
                     )
                 )
                 or ()
@@ -255,7 +255,7 @@ class Inference:
         if size > max(_LARGEST_INTERMEDIATE_BYTES, 4 * sum(read)):
             self.oversized[node] = f"{node.op_type} would make {size / 2**20:.0f} MiB"
             return outputs
-        self.constants.add_node(node, self._opset, dtypes)
+        self.constants.add_node(node, self.opset, dtypes)
         return outputs
 
     def _computed(
@@ -268,7 +268,7 @@ class Inference:
         ):
             return outputs
         try:
-            results = evaluate(node, arrays, self._opset, dtypes)
+            results = evaluate(node, arrays, self.opset, dtypes)
         except NotEvaluated as reason:
             self.constants.failures[node] = str(reason)
             return outputs
@@ -288,7 +288,7 @@ class Inference:
         if not any(array is not None for array in arrays):
             return outputs
         known = [None if value is None else self.constants.known(value) for value in node.inputs]
-        results = partial.compute(node, arrays, known, self._opset)
+        results = partial.compute(node, arrays, known, self.opset)
         if results is None:
             return outputs
         facts = []

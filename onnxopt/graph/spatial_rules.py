@@ -85,11 +85,7 @@ def _position(index: Dim, size: Dim) -> Dim | None:
         if shifted is None:
             return None
         return shifted if symbolic.is_at_least(shifted, 0) else None
-    if not symbolic.is_at_least(index, 0):
-        return None
-    if symbolic.is_at_least(index, size):
-        return size
-    return index if symbolic.is_at_least(size, index) else None
+    return symbolic.smaller(index, size) if symbolic.is_at_least(index, 0) else None
 
 
 def resize_dims(inputs: RuleInputs) -> list[Dims] | None:

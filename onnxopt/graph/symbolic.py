@@ -146,7 +146,11 @@ def broadcast(first: Dim, second: Dim) -> Dim | None:
         return first
     if first == 1 or isinstance(second, int):
         return second
-    return first if isinstance(first, int) else None
+    if isinstance(first, int):
+        return first
+    if _is_capped(second, first):
+        return first
+    return second if _is_capped(first, second) else None
 
 
 class Symbols:
@@ -230,6 +234,20 @@ def _sign_of_difference(first: Dim, second: Dim) -> str:
     if difference.is_negative:
         return "<"
     return ">=" if difference.is_nonnegative else ""
+
+
+@lru_cache(maxsize=4096)
+def _is_capped(dim: str, size: str) -> bool:
+    """True if `dim` is `min(size, n)` with `n >= 1`.
+
+    Where such a dimension broadcasts with `size` at all, both are equal or one of them is 1, and
+    the result is `size`. (Position embeddings sliced to the length of the sequence.)
+    """
+    if not dim.startswith("Min("):
+        return False
+    expression, whole = _expression(dim), _expression(size)
+    others = [argument for argument in expression.args if argument != whole]
+    return len(others) < len(expression.args) and all(argument >= 1 for argument in others)
 
 
 # What the text of a result means: parsing it again would cost more and lose assumptions.

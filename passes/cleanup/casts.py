@@ -7,8 +7,8 @@
 int64 -> int32 -> C is merged if the values are dimensions or positions (the result of Shape,
 NonZero, ArgMax, ..., moved around but not computed with), which fit into int32.
 
-Refused: float -> float16 -> float and every other first cast that rounds, cuts or wraps, since the
-pair then is not a no-op; strings and 8-bit floats. Subgraphs are rewritten too.
+Refused: float -> float16 -> float and every other round trip whose first cast rounds, cuts or
+wraps, since it is no no-op; strings and 8-bit floats. Subgraphs are rewritten too.
 """
 
 from __future__ import annotations
@@ -107,13 +107,16 @@ class _Pair(NodeRule):
         source, middle, final = inner.inputs[0].dtype, _target(inner), _target(node)
         if middle is None or final is None:
             return no_match()
-        fits = middle == _T.INT32 and source == _T.INT64 and _is_position(inner.inputs[0])
         numeric = _INTEGER_BITS.keys() | _FLOAT_BITS.keys()
         if not {source, middle, final} <= numeric:
             return refuse("strings and 8-bit floats are left alone", node)
-        if not fits and not holds(middle, source):
+        fits = middle == _T.INT32 and source == _T.INT64 and _is_position(inner.inputs[0])
+        if fits or holds(middle, source):
+            return MatchResult()
+        # Only a round trip looks like a no-op; truncation and tests for zero are meant.
+        if final == source and middle != _T.BOOL:
             return refuse(f"{middle.name} does not hold every {source.name}: values change", node)
-        return MatchResult()
+        return no_match()
 
     def rewrite(self, op: Any, root: ir.Value) -> Any:
         """One Cast, or none."""

@@ -5,15 +5,15 @@
     y = Loop(0, c, x) {...}, Loop(n, false, x)    -> x        without scan outputs in use
 
 The nodes and initializers of the branch move in front of the If, and values that they capture stay
-what they are. A name that some other graph of the model also uses is replaced, because subgraphs may
-repeat each other's names but not those of the graphs around them. The If's outputs hand their type
-and shape to branch outputs that lack them; a branch output that is an outer value, or that must be
-a graph output twice, goes through an Identity where it needs a name of its own. Nested Ifs are
-decided from the outside in, so that a dead branch is never looked at.
+what they are. A name that another graph of the model uses as well is replaced, because subgraphs
+may repeat each other's names but not those of the graphs around them. The If's outputs hand their
+type and shape to branch outputs that lack them; a branch output that is an outer value, or that
+must be a graph output twice, goes through an Identity where it needs a name of its own. Nested Ifs
+are decided from the outside in, so that a dead branch is never looked at.
 
-Refused, each with its reason: a condition that is an initializer and also a graph input; a Loop that
-never runs but whose (empty) scan outputs are used. Subgraphs are rewritten too; functions are left
-alone (`inline-functions` runs first).
+Refused, each with its reason: a condition that is an initializer and also a graph input; a Loop
+that never runs but whose (empty) scan outputs are used. Subgraphs are rewritten too; functions are
+left alone (`inline-functions` runs first).
 """
 
 from __future__ import annotations

@@ -25,11 +25,11 @@ import onnx_ir as ir
 
 from onnxopt.core.names import Names
 from onnxopt.core.passes import Pass, PassResult, Refusal
-from onnxopt.core.removal import subgraphs_of
+from onnxopt.core.walking import subgraphs_of
+from onnxopt.graph.mapped import byte_chunks
 
 _RULE = "duplicate-initializer"
 _SAMPLE_BYTES = 4096
-_CHUNK_BYTES = 1 << 22
 _SHARED_ACROSS_GRAPHS_BYTES = 1024
 
 
@@ -100,14 +100,17 @@ def _type_and_shape(tensor: ir.TensorProtocol) -> Hashable:
 def _leading_bytes(tensor: ir.TensorProtocol) -> Hashable:
     if tensor.dtype == ir.DataType.STRING:
         return tuple(tensor.numpy().reshape(-1)[:_SAMPLE_BYTES])
-    return bytes(next(_chunks(tensor, _SAMPLE_BYTES), b""))
+    chunks = byte_chunks(tensor, _SAMPLE_BYTES)
+    sample = bytes(next(chunks, b""))
+    next(chunks, None)  # Gives the memory of the first one back.
+    return sample
 
 
 def _digest(tensor: ir.TensorProtocol) -> Hashable:
     if tensor.dtype == ir.DataType.STRING:
         return tuple(tensor.numpy().reshape(-1))
     digest = hashlib.sha256()
-    for chunk in _chunks(tensor, _CHUNK_BYTES):
+    for chunk in byte_chunks(tensor):
         digest.update(chunk)
     return digest.digest()
 
@@ -164,9 +167,3 @@ def _replace(value: ir.Value, twin: ir.Value) -> None:
     assert value.name is not None
     value.replace_all_uses_with(twin)
     value.graph.initializers.pop(value.name)
-
-
-def _chunks(tensor: ir.TensorProtocol, size: int) -> Iterator[memoryview]:
-    data = tensor.numpy().reshape(-1).view("u1").data
-    for start in range(0, len(data), size):
-        yield data[start : start + size]

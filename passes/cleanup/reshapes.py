@@ -78,13 +78,17 @@ def reshape_target(source: Dims | None, wanted: Dims) -> tuple[int, ...] | None:
             if size == 0:
                 return None
             target.append(size)
-        elif size is not None and source is not None and tuple(source[position:])[:1] == (size,):
+        elif size is not None and _size_at(source, position) == size:
             target.append(0)
         elif -1 in target:
             return None
         else:
             target.append(-1)
     return tuple(target)
+
+
+def _size_at(shape: Dims | None, position: int) -> int | str | None:
+    return None if shape is None or position >= len(shape) else shape[position]
 
 
 class _Chain(NodeRule):

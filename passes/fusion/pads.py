@@ -9,15 +9,15 @@
 The pad value must be the one that the node itself puts around its input: zero for Conv, the zero
 point for integer convolutions, minus infinity for MaxPool. An AveragePool that excludes padding
 counts the zeros of the Pad, so it takes them over only if it has no padding of its own; the window
-then divides by its full size either way. Zeros around a MaxPool change nothing if x is at least zero
-(the output of Relu, Sigmoid, Softmax, Abs, Clip from 0) and every window touches x.
+then divides by its full size either way. Zeros around a MaxPool change nothing if x is at least
+zero (the output of Relu, Sigmoid, Softmax, Abs, Clip from 0) and every window touches x.
 
 A Pad with several users is folded into each of them that can take it.
 
-Refused: modes other than constant; negative pads (they crop); pads of the batch or channel axis; pads
-or values that are not constants; auto_pad=SAME_*, which computes pads from the unpadded size; pools
-whose pads would reach the size of the window (runtimes reject them), that round their output up
-(ceil_mode) or return indices. ConvTranspose crops by its pads and is no candidate. Subgraphs are
+Refused: modes other than constant; negative pads (they crop); pads of the batch or channel axis;
+pads or values that are not constants; auto_pad=SAME_*, which computes pads from the unpadded size;
+pools whose pads would reach the size of the window (runtimes reject them), that round their output
+up (ceil_mode) or return indices. ConvTranspose crops by its pads and is no candidate. Subgraphs are
 rewritten too.
 """
 

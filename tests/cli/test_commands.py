@@ -180,7 +180,9 @@ def test_help_imports_neither_onnx_nor_numpy_when_shown() -> None:
         "heavy = {'onnx', 'onnx_ir', 'numpy', 'onnxruntime', 'rich', 'torch'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
 
 

@@ -70,8 +70,7 @@ def run(model: ir.Model, feeds: Mapping[str, Array]) -> list[Any]:
     session = ort.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    outputs: list[Any] = session.run(None, dict(feeds))
-    return outputs
+    return list(session.run(None, dict(feeds)))
 
 
 def random_feeds(model: ir.Model, sizes: Mapping[str, int], seed: int = 0) -> dict[str, Array]:
@@ -81,7 +80,9 @@ def random_feeds(model: ir.Model, sizes: Mapping[str, int], seed: int = 0) -> di
     for value in model.graph.inputs:
         if value.is_initializer():
             continue
-        assert value.shape is not None and value.dtype is not None and value.name
+        assert value.shape is not None
+        assert value.dtype is not None
+        assert value.name
         shape = [d if isinstance(d, int) else sizes[str(d.value)] for d in value.shape]
         dtype = value.dtype.numpy()
         if np.issubdtype(dtype, np.bool_):
@@ -137,13 +138,14 @@ def assert_rewrites(
     if expect is not None:
         assert op_types(model) == list(expect)
     assert _interface(model) == interface, "graph inputs and outputs are a contract"
-    for size in (feeds,) if feeds is not None else sizes:
-        inputs = feeds if feeds is not None else random_feeds(original, size or {})
+    tried = [feeds] if feeds is not None else [random_feeds(original, size) for size in sizes]
+    for inputs in tried:
         for before, after in zip(run(original, inputs), run(model, inputs), strict=True):
             assert before.dtype == after.dtype
             assert before.shape == after.shape
             np.testing.assert_allclose(after, before, rtol=rtol, atol=atol)
     again = pass_(model)
+    assert isinstance(again, PassResult)
     assert not again.modified, f"not idempotent: {again.rewrites}"
     return result
 

@@ -165,4 +165,6 @@ def agree(output: Any, expected: Any, case: TestCase) -> bool:
         return False
     if expected.dtype.kind == "V":  # bfloat16, float8: compared bit by bit
         return bool(np.array_equal(output.view(np.uint8), expected.view(np.uint8)))
-    return bool(np.allclose(output, expected, rtol=case.rtol, atol=max(case.atol, 1e-5), equal_nan=True))
+    return bool(
+        np.allclose(output, expected, rtol=case.rtol, atol=max(case.atol, 1e-5), equal_nan=True)
+    )

@@ -1,0 +1,292 @@
+"""Is a model's graph sound? Checked on the protobuf message, before it becomes an ir.Model.
+
+onnx.checker refuses real models (unknown operators, old opsets) and knows more than our passes need;
+this checks what would make a pass or ONNX Runtime go wrong, in time linear in the size of the graph
+and without recursion: names are defined once and before they are used, attributes hold what their
+type says, tensors hold the data that they declare.
+
+Two faults of old exporters are repaired on the way, in the message: nodes out of order are sorted,
+and attributes without a type (IR version 1) get the type of what they hold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import graphlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from onnxopt.core.errors import InvalidModelError
+from onnxopt.graph.tensor_data import check_tensor, is_external
+from onnxopt.graph.topology import describe, sort_nodes, subgraphs
+
+if TYPE_CHECKING:
+    from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
+
+# AttributeProto.type -> the field that holds the value.
+_VALUE_FIELDS: Final = {
+    1: "f", 2: "i", 3: "s", 4: "t", 5: "g", 6: "floats", 7: "ints", 8: "strings", 9: "tensors",
+    10: "graphs", 11: "sparse_tensor", 12: "sparse_tensors", 13: "tp", 14: "type_protos",
+}  # fmt: skip
+_TYPES: Final = {field: number for number, field in _VALUE_FIELDS.items()}
+# Messages have no default value: an attribute that declares one must hold it.
+_MUST_BE_SET: Final = frozenset(("t", "g", "sparse_tensor", "tp"))
+
+
+@dataclasses.dataclass
+class Scope:
+    """What is known about the names of one graph while its nodes are visited.
+
+    Attributes:
+        where: What to call the graph in a message.
+        known: Names defined so far.
+        later: Names that nodes further down define.
+        outer: The scope around a subgraph.
+        unordered: True once a node used one of `later`.
+    """
+
+    where: str
+    known: set[str]
+    later: set[str]
+    outer: Scope | None = None
+    unordered: bool = False
+
+
+def check_structure(
+    model: ModelProto, cuts: Mapping[int, int] | None = None
+) -> list[tuple[TensorProto, str]]:
+    """Checks a whole model; sorts its nodes where they are out of order.
+
+    Args:
+        model: The model. In place of its location, a tensor with external data gets its index in
+            the result.
+        cuts: Index of a main-graph initializer to the length of its data, where that was cut out.
+
+    Returns:
+        Copies of the tensors with external data, which is not looked at here, and what to call
+        them in a message.
+
+    Raises:
+        InvalidModelError: What is wrong, in which node or tensor.
+    """
+    checker = _Checker(cuts or {})
+    checker.graph(model.graph)
+    names = set()
+    for function in model.functions:
+        name = (function.domain, function.name, function.overload)
+        if name in names:
+            raise InvalidModelError(f"function {function.domain}::{function.name} is defined twice")
+        names.add(name)
+        checker.function(function)
+    _check_calls(model.functions)
+    return checker.external
+
+
+class _Checker:
+    """Visits graphs; `external` collects the tensors with external data."""
+
+    def __init__(self, cuts: Mapping[int, int]) -> None:
+        self.external: list[tuple[TensorProto, str]] = []
+        self._cuts = cuts
+        self._in_function = False
+
+    def graph(self, graph: GraphProto) -> None:
+        """The main graph and all that is inside it."""
+        if not graph.output:
+            raise InvalidModelError("the graph has no outputs")
+        self._drive(self._graph(graph, None))
+
+    def function(self, function: FunctionProto) -> None:
+        """The body of a function, which sees nothing outside it."""
+        self._in_function = True
+        self._drive(self._function(function))
+        self._in_function = False
+
+    def _drive(self, visit: _Visit) -> None:
+        """Depth first with a stack of our own; visitors yield the subgraphs they come to."""
+        stack = [visit]
+        while stack:
+            subgraph = next(stack[-1], None)
+            if subgraph is None:
+                stack.pop()
+            else:
+                stack.append(self._graph(*subgraph))
+
+    def _graph(self, graph: GraphProto, outer: Scope | None) -> _Visit:
+        where = "the graph" if outer is None else f"subgraph {_text(graph.name)!r}"
+        scope = Scope(where, set(), _outputs(graph.node), outer)
+        for value in graph.input:
+            _define(scope, value.name, "input")
+        self._initializers(graph, scope)
+        yield from self._nodes(graph, scope)
+        for value in graph.output:
+            if value.name in scope.known:
+                continue
+            if outer is not None and _resolve(value.name, outer):
+                raise InvalidModelError(
+                    f"{where} returns {value.name!r} of the graph around it; ONNX Runtime refuses "
+                    "that, so put an Identity node between"
+                )
+            raise InvalidModelError(f"{where} has the output {value.name!r}, which nothing defines")
+
+    def _function(self, function: FunctionProto) -> _Visit:
+        where = f"function {function.domain}::{function.name}"
+        scope = Scope(where, set(), _outputs(function.node))
+        for name in function.input:
+            _define(scope, name, "input")
+        for attribute in function.attribute_proto:
+            self._attribute(attribute, where)
+        yield from self._nodes(function, scope)
+        for name in function.output:
+            if name not in scope.known:
+                raise InvalidModelError(f"{where} has the output {name!r}, which nothing defines")
+
+    def _initializers(self, graph: GraphProto, scope: Scope) -> None:
+        seen: set[str] = set()
+        for index, tensor in enumerate(graph.initializer):
+            name = tensor.name
+            if name in seen:
+                raise InvalidModelError(f"{scope.where} has two initializers named {name!r}")
+            seen.add(name)
+            if name and name not in scope.known:  # an initializer may be an input's default
+                _define(scope, name, "initializer")
+            cut = self._cuts.get(index) if scope.outer is None else None
+            self._tensor(tensor, f"initializer {name!r}", cut)
+
+    def _tensor(self, tensor: TensorProto, where: str, cut: int | None = None) -> None:
+        if is_external(tensor):
+            copy = tensor.__class__()
+            copy.CopyFrom(tensor)
+            del tensor.external_data[:]
+            tensor.external_data.add(key="location", value=str(len(self.external)))
+            self.external.append((copy, where))
+        else:
+            check_tensor(tensor, where, cut)
+
+    def _nodes(self, graph: GraphProto | FunctionProto, scope: Scope) -> _Visit:
+        known = scope.known
+        for node in graph.node:
+            if not node.op_type:
+                raise InvalidModelError(f"node {node.name!r} of {scope.where} has no operator")
+            for text in (node.name, node.op_type, node.domain):
+                _require_text(text, "a node's name")
+            if node.doc_string.__class__ is bytes:  # no name, so not worth refusing a model
+                node.doc_string = _text(node.doc_string)
+            for name in node.input:
+                if name and name not in known and not _resolve(name, scope):
+                    raise InvalidModelError(
+                        f"node {describe(node)} of {scope.where} uses {_text(name)!r}, which "
+                        "nothing defines"
+                    )
+            for attribute in node.attribute:
+                for subgraph in self._attribute(attribute, node):
+                    yield subgraph, scope
+            for name in node.output:
+                if name:
+                    _define(scope, name, node)
+        if scope.unordered:
+            order = sort_nodes(graph.node, scope.where)
+            nodes = [graph.node[index] for index in order]
+            del graph.node[:]
+            graph.node.extend(nodes)
+
+    def _attribute(self, attribute: AttributeProto, owner: NodeProto | str) -> list[GraphProto]:
+        """Checks an attribute; returns its subgraphs."""
+        if attribute.ref_attr_name:
+            if not self._in_function:
+                raise InvalidModelError(
+                    f"{_attribute_of(attribute, owner)} refers to a function's attribute, but is in "
+                    "no function"
+                )
+            return []
+        _require_text(attribute.name, "an attribute's name")
+        held = [field.name for field, _ in attribute.ListFields() if field.name in _TYPES]
+        if not attribute.type and len(held) == 1:
+            attribute.type = _TYPES[held[0]]  # type: ignore[assignment]
+        field = _VALUE_FIELDS.get(attribute.type)
+        if field is None:
+            raise InvalidModelError(
+                f"{_attribute_of(attribute, owner)} has the unknown type {attribute.type}"
+            )
+        if held not in ([field], [] if field not in _MUST_BE_SET else [field]):
+            raise InvalidModelError(
+                f"{_attribute_of(attribute, owner)} is declared to hold {field!r} but holds "
+                + (" and ".join(map(repr, held)) or "nothing")
+            )
+        if field == "t":
+            self._tensor(attribute.t, _attribute_of(attribute, owner))
+        elif field == "tensors":
+            for tensor in attribute.tensors:
+                self._tensor(tensor, _attribute_of(attribute, owner))
+        elif field == "g":
+            return [attribute.g]
+        elif field == "graphs":
+            return list(attribute.graphs)
+        elif field in ("sparse_tensor", "sparse_tensors"):
+            raise InvalidModelError(
+                f"{_attribute_of(attribute, owner)} is a sparse tensor, which is supported only in "
+                "Constant nodes"
+            )
+        return []
+
+
+_Visit = Iterator[tuple["GraphProto", Scope]]
+
+
+def _define(scope: Scope, name: str, by: NodeProto | str) -> None:
+    _require_text(name, "a value's name")
+    if name in scope.known:
+        definer = f"an {by}" if isinstance(by, str) else f"node {describe(by)}"
+        raise InvalidModelError(f"{scope.where} defines {name!r} twice; the second time as {definer}")
+    scope.known.add(name)
+
+
+def _resolve(name: str, scope: Scope | None) -> bool:
+    """True if the name is defined here or further out; notes the use of a later name."""
+    while scope is not None:
+        if name in scope.known:
+            return True
+        if name in scope.later:
+            scope.unordered = True
+            return True
+        scope = scope.outer
+    return False
+
+
+def _outputs(nodes: Sequence[NodeProto]) -> set[str]:
+    return {name for node in nodes for name in node.output if name}
+
+
+def _check_calls(functions: Sequence[FunctionProto]) -> None:
+    """A function that calls itself, directly or not, could never be inlined."""
+    names = {(function.domain, function.name, function.overload) for function in functions}
+    calls: dict[tuple[str, str, str], set[tuple[str, str, str]]] = {}
+    for function in functions:
+        called = calls[function.domain, function.name, function.overload] = set()
+        pending = list(function.node)
+        while pending:
+            node = pending.pop()
+            called.add((node.domain, node.op_type, node.overload))
+            for graph in subgraphs(node):
+                pending += graph.node
+        called &= names
+    try:
+        graphlib.TopologicalSorter(calls).prepare()
+    except graphlib.CycleError as error:
+        cycle = " -> ".join(f"{domain}::{name}" for domain, name, _ in error.args[1])
+        raise InvalidModelError(f"functions call each other without end: {cycle}") from error
+
+
+def _attribute_of(attribute: AttributeProto, owner: NodeProto | str) -> str:
+    name = owner if isinstance(owner, str) else f"node {describe(owner)}"
+    return f"attribute {attribute.name!r} of {name}"
+
+
+def _require_text(text: Any, what: str) -> None:
+    # Protobuf hands out bytes where a string is no valid UTF-8.
+    if text.__class__ is bytes:
+        raise InvalidModelError(f"{what} is not valid UTF-8: {text[:60]!r}; the file is damaged")
+
+
+def _text(text: Any) -> str:
+    return text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)

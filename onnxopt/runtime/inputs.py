@@ -1,0 +1,225 @@
+"""Inputs to run a model with: synthesized by what each input means, or the user's own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxopt.core.errors import InvalidInputError
+from onnxopt.runtime.axes import (
+    AxisKind,
+    InputSpec,
+    Sizes,
+    axis_kinds,
+    input_dims,
+    is_anonymous,
+    symbols_of,
+    wanted_sizes,
+    with_totals,
+)
+from onnxopt.runtime.filling import fill, is_ragged, make_scene
+from onnxopt.runtime.roles import find_role
+from onnxopt.runtime.session import CannotRunError
+from onnxopt.runtime.user_data import UserData, read_user_data
+
+DEFAULT_SETS = 3
+# Without a free dimension only the values differ from run to run.
+_SETS_OF_FIXED_SHAPE = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSet:
+    """The inputs of one run.
+
+    Attributes:
+        feeds: Input name to array.
+        description: Sizes in words, as "batch=2, sequence=5, ragged mask".
+        sizes: Size of every symbol; empty for the user's own data.
+    """
+
+    feeds: Mapping[str, Any]
+    description: str
+    sizes: Sizes = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class InputPlan:
+    """How to make the inputs of a model for any sizes of its free dimensions.
+
+    Attributes:
+        specs: The inputs that have to be fed.
+        kinds: Symbol of every free dimension to its meaning.
+        seed: Seed of all random values.
+        sets: Number of runs.
+        bound: Symbols that the user's shapes or data fix.
+        data: The user's arrays, which are fed as they are.
+        refusal: Why the model's inputs cannot be synthesized; empty if they can.
+    """
+
+    specs: tuple[InputSpec, ...]
+    kinds: Mapping[str, AxisKind]
+    seed: int
+    sets: int
+    bound: Sizes
+    data: tuple[UserData, ...] = ()
+    refusal: str = ""
+
+    @property
+    def free(self) -> dict[str, AxisKind]:
+        """Symbols whose size may be chosen, totals left out."""
+        return {
+            symbol: kind
+            for symbol, kind in self.kinds.items()
+            if symbol not in self.bound and kind != "total"
+        }
+
+    def wanted(self, run: int, *, alike: bool = False) -> dict[str, int]:
+        """The sizes to try first in a run."""
+        return self.complete(wanted_sizes(self.kinds, run, alike=alike))
+
+    def complete(self, sizes: Sizes) -> dict[str, int]:
+        """The sizes with those that are bound, and with totals that agree with both."""
+        return with_totals({**sizes, **self.bound}, self.kinds) | dict(self.bound)
+
+    def build(self, sizes: Sizes, run: int) -> InputSet:
+        """Makes the inputs of one run."""
+        given = self.data[run % len(self.data)].arrays if self.data else {}
+        scene = make_scene(self.specs, self.kinds, sizes, run, self.seed)
+        feeds = {
+            spec.name: given[spec.name] if spec.name in given else fill(spec, scene)
+            for spec in self.specs
+        }
+        masked = any(s.role.kind in ("mask", "lengths") for s in self.specs if s.name not in given)
+        words = [f"{symbol}={sizes[symbol]}" for symbol in self._described()]
+        words += ["ragged mask"] if masked and is_ragged(scene) else []
+        if self.data:
+            words.insert(0, self.data[run % len(self.data)].source)
+        return InputSet(feeds, ", ".join(words) or f"fixed shapes, seed {run}", dict(sizes))
+
+    def _described(self) -> list[str]:
+        free = self.free
+        named = [symbol for symbol in free if not is_anonymous(symbol)]
+        return named + [symbol for symbol in free if is_anonymous(symbol)]
+
+
+def plan_inputs(
+    model: ir.Model,
+    data: Any = None,
+    *,
+    seed: int = 0,
+    sets: int = DEFAULT_SETS,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+) -> InputPlan:
+    """Finds out how to feed a model.
+
+    Args:
+        model: Only its graph inputs and their consumers are read.
+        data: The user's own: input name to array, the path of a .npz file, or several of these.
+            Inputs that it lacks are synthesized to match.
+        seed: Seed of all random values.
+        sets: Number of runs, each with other sizes of the free dimensions.
+        input_shapes: Shapes to use, by input name.
+
+    Raises:
+        InvalidInputError: The data or the shapes do not fit the model's inputs.
+    """
+    values = [value for value in model.graph.inputs if not value.is_initializer()]
+    fixed = _checked_shapes(values, input_shapes or {})
+    given = read_user_data(data, {value.name or "": value for value in values})
+    provided = set.intersection(*(set(item.arrays) for item in given)) if given else set()
+    refusal = next(
+        (reason for v in values if v.name not in provided and (reason := _refusal(v))), ""
+    )
+    specs = tuple(
+        InputSpec(
+            value.name or "",
+            value.dtype or ir.DataType.FLOAT,
+            input_dims(value, model, fixed),
+            find_role(value, model),
+        )
+        for value in values
+    )
+    bound = _bound_symbols(values, fixed)
+    for item in given:
+        bound |= _bound_symbols(values, {name: a.shape for name, a in item.arrays.items()})
+    if given:
+        sets = len(given)
+    kinds = axis_kinds(specs)
+    plan = InputPlan(specs, kinds, seed, sets, bound, given, refusal)
+    return plan if plan.free or given else dataclasses.replace(
+        plan, sets=min(sets, _SETS_OF_FIXED_SHAPE)
+    )
+
+
+# The name that `optimize` calls it by.
+input_sets = plan_inputs
+
+
+def synthesize(
+    model: ir.Model,
+    *,
+    seed: int = 0,
+    sets: int = DEFAULT_SETS,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+) -> list[InputSet]:
+    """Makes inputs for a model without running it.
+
+    The sizes are what networks of the kind usually run with; a model that bakes other sizes in needs
+    a `run_plan`, which runs it and looks for sizes that work.
+
+    Raises:
+        CannotRunError: An input is of a kind that cannot be synthesized.
+    """
+    plan = plan_inputs(model, seed=seed, sets=sets, input_shapes=input_shapes)
+    if plan.refusal:
+        raise CannotRunError(plan.refusal)
+    return [plan.build(plan.wanted(run), run) for run in range(plan.sets)]
+
+
+def _refusal(value: ir.Value) -> str:
+    """Why nothing can be made up for an input; empty if something can."""
+    if isinstance(value.type, ir.SequenceType):
+        return f"input {value.name!r} is a sequence; give data for it"
+    if isinstance(value.type, ir.OptionalType):
+        return f"input {value.name!r} is optional; give data for it"
+    if value.type is None or not isinstance(value.type, ir.TensorType):
+        return f"input {value.name!r} has no tensor type"
+    if value.shape is None:
+        return f"input {value.name!r} has no declared rank; give its shape or data for it"
+    if value.dtype in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128) or (
+        value.dtype is not None and value.dtype.bitwidth < 8 and value.dtype != ir.DataType.STRING
+    ):
+        return f"input {value.name!r} is of type {value.dtype}, which cannot be fed"
+    return ""
+
+
+def _checked_shapes(
+    values: Sequence[ir.Value], shapes: Mapping[str, Sequence[int]]
+) -> Mapping[str, Sequence[int]]:
+    declared = {value.name: value.shape for value in values}
+    for name, shape in shapes.items():
+        if name not in declared:
+            raise InvalidInputError(
+                f"no input is named {name!r}; the inputs are {', '.join(map(str, declared))}"
+            )
+        known = declared[name]
+        if known is not None and len(known) != len(shape):
+            raise InvalidInputError(
+                f"input {name!r} has {len(known)} dimensions, not {len(shape)}"
+            )
+    return shapes
+
+
+def _bound_symbols(
+    values: Sequence[ir.Value], shapes: Mapping[str, Sequence[int]]
+) -> dict[str, int]:
+    """The sizes that shapes give to symbols, for the other inputs that share them."""
+    bound: dict[str, int] = {}
+    for value in values:
+        for dim, size in zip(value.shape or (), shapes.get(value.name or "", ()), strict=False):
+            if not isinstance(dim, int) and dim.value and symbols_of(dim.value) == (dim.value,):
+                bound[dim.value] = int(size)
+    return bound

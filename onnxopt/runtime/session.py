@@ -1,0 +1,227 @@
+"""ONNX Runtime sessions: opened from a file or from a model in memory, quiet, one-line failures."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from onnxopt.core.errors import MissingDependencyError, OnnxOptError
+from onnxopt.runtime.skeleton import serialize_skeleton
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+ModelSource = str | Path | bytes | ir.Model
+Optimization = Literal["all", "extended", "basic", "disabled"]
+Feeds = Mapping[str, Any]
+
+CPU = ("CPUExecutionProvider",)
+_FATAL_ONLY = 4
+_LONGEST_REASON = 400
+# "[ONNXRuntimeError] : 1 : FAIL : ", paths of ONNX Runtime's sources and the C++ signature after them.
+_NOISE = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |\S*/onnxruntime/\S+:\d+ |\S+\.(?:cc|h):\d+ |"
+    r"(?:[\w:<>&*]+ )*?onnxruntime::[^()]*\([^()]*\)(?: const)?(?: \[with [^\]]*\])? "
+)
+# NumPy has no such types of its own, and ONNX Runtime's bindings only take NumPy's own.
+_FOREIGN: dict[str, np.dtype[Any]] = {
+    "tensor(bfloat16)": np.dtype(ml_dtypes.bfloat16),
+    "tensor(float8e4m3fn)": np.dtype(ml_dtypes.float8_e4m3fn),
+    "tensor(float8e5m2)": np.dtype(ml_dtypes.float8_e5m2),
+}
+
+
+class CannotRunError(OnnxOptError):
+    """ONNX Runtime cannot load the model or cannot run it on these inputs.
+
+    Attributes:
+        reason: ONNX Runtime's message in one line.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    """A graph input or output as the session declares it.
+
+    Attributes:
+        name: Its name.
+        type: ONNX Runtime's text of the type, as "tensor(float)".
+        shape: Sizes, symbol names, or None where nothing is known; empty for a scalar.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int | str | None, ...]
+
+
+class Session:
+    """A model loaded in ONNX Runtime.
+
+    Attributes:
+        native: The `onnxruntime.InferenceSession`.
+        inputs: Declared inputs that have to be fed.
+        outputs: Declared outputs.
+    """
+
+    def __init__(self, native: ort.InferenceSession, weights: Sequence[Any] = ()) -> None:
+        self.native = native
+        self.inputs = _declared(native.get_inputs())
+        self.outputs = _declared(native.get_outputs())
+        self._weights = weights  # memory that ONNX Runtime may still read
+        self._foreign = any(value.type in _FOREIGN for value in (*self.inputs, *self.outputs))
+
+    def run(self, feeds: Feeds) -> dict[str, Any]:
+        """Runs the model once.
+
+        Args:
+            feeds: Input name to array; names that the model does not have are left out.
+
+        Returns:
+            Output name to array, or to a list or a dictionary for sequences and maps.
+
+        Raises:
+            CannotRunError: The run failed.
+        """
+        known = {value.name for value in self.inputs}
+        known |= {value.name for value in self.native.get_overridable_initializers()}
+        chosen = {name: array for name, array in feeds.items() if name in known}
+        missing = [value.name for value in self.inputs if value.name not in chosen]
+        if missing:
+            raise CannotRunError(f"input {missing[0]!r} is not fed")
+        try:
+            results = self._run_foreign(chosen) if self._foreign else self.native.run(None, chosen)
+        except _runtime_errors() as error:
+            raise CannotRunError(one_line(error)) from error
+        return {value.name: result for value, result in zip(self.outputs, results, strict=True)}
+
+    def _run_foreign(self, feeds: Feeds) -> list[Any]:
+        values = {name: _as_ort_value(array) for name, array in feeds.items()}
+        return [_from_ort_value(value) for value in self.native.run_with_ort_values(None, values)]
+
+
+def open_session(
+    model: ModelSource,
+    *,
+    optimization: Optimization = "all",
+    threads: int | None = None,
+    providers: Sequence[str] = CPU,
+    disabled_optimizers: Sequence[str] = (),
+    spinning: bool = True,
+) -> Session:
+    """Loads a model in ONNX Runtime.
+
+    A model in memory is not written to disk: its structure is serialized without the large weights,
+    which are handed over beside it, so that models beyond protobuf's 2 GB load as well.
+
+    Args:
+        model: Path, serialized bytes, or a model in memory, which is left as it is.
+        optimization: How far ONNX Runtime may rewrite the graph on load.
+        threads: Threads inside an operator; ONNX Runtime's choice by default.
+        providers: Execution providers in order of preference.
+        disabled_optimizers: ONNX Runtime's own optimizers to leave out, by name.
+        spinning: Let idle threads spin, which is fast and keeps cores busy between runs.
+
+    Raises:
+        MissingDependencyError: ONNX Runtime is not installed.
+        CannotRunError: ONNX Runtime refuses the model.
+    """
+    runtime = _onnxruntime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    options.graph_optimization_level = getattr(
+        runtime.GraphOptimizationLevel,
+        "ORT_DISABLE_ALL" if optimization == "disabled" else f"ORT_ENABLE_{optimization.upper()}",
+    )
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if not spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    source: str | bytes
+    weights: list[Any] = []
+    try:
+        if isinstance(model, ir.Model):
+            source, tensors = serialize_skeleton(model)
+            if tensors:
+                weights = [
+                    runtime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, dtype)
+                    for array, dtype in tensors.values()
+                ]
+                options.add_external_initializers(list(tensors), weights)
+        else:
+            source = model if isinstance(model, bytes) else str(model)
+        native = runtime.InferenceSession(
+            source,
+            options,
+            providers=list(providers),
+            disabled_optimizers=list(disabled_optimizers),
+        )
+    except _runtime_errors() as error:
+        raise CannotRunError(one_line(error)) from error
+    return Session(native, weights)
+
+
+def one_line(error: BaseException) -> str:
+    """ONNX Runtime's message as one line, without its source paths and error codes."""
+    text = " ".join(_NOISE.sub("", " ".join(str(error).split())).split())
+    text = text.removesuffix("Please fix either the inputs/outputs or the model.").rstrip()
+    text = text or type(error).__name__
+    return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError(
+            "ONNX Runtime is needed to run models: pip install onnxopt[cpu] (or onnxopt[gpu])"
+        ) from error
+    return onnxruntime
+
+
+def _runtime_errors() -> tuple[type[Exception], ...]:
+    """ONNX Runtime's own exceptions have no base class but Exception."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    own = [
+        item
+        for item in vars(state).values()
+        if isinstance(item, type) and issubclass(item, Exception)
+    ]
+    return (*own, RuntimeError, ValueError, TypeError)
+
+
+def _declared(values: Sequence[Any]) -> tuple[Declared, ...]:
+    return tuple(Declared(value.name, value.type, tuple(value.shape or ())) for value in values)
+
+
+def _as_ort_value(array: Any) -> Any:
+    runtime = _onnxruntime()
+    array = np.ascontiguousarray(array)
+    dtype = ir.DataType.from_numpy(array.dtype)
+    if array.dtype.kind == "V":
+        array = array.view(np.dtype(f"u{array.dtype.itemsize}"))
+    return runtime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, dtype.value)
+
+
+def _from_ort_value(value: Any) -> Any:
+    dtype = _FOREIGN.get(value.data_type())
+    if dtype is None:
+        return value.numpy()
+    shape = tuple(value.shape())
+    size = int(np.prod(shape)) * dtype.itemsize
+    if size == 0:
+        return np.zeros(shape, dtype)
+    # The memory belongs to the OrtValue: copy it.
+    return np.frombuffer(ctypes.string_at(value.data_ptr(), size), dtype).reshape(shape)

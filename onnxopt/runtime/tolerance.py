@@ -1,0 +1,87 @@
+"""How large an error may be: a small floor, or a multiple of the model's own noise.
+
+The noise is what the original model differs from itself by when ONNX Runtime computes it in another
+way. Rewriting a graph changes the order of its sums just so, and in a quantized model a single
+step of rounding can grow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import onnx_ir as ir
+
+from onnxopt.runtime.comparison import Difference
+
+# Relative to the output's scale; a few hundred roundings of the type.
+_FLOORS: dict[ir.DataType, float] = {
+    ir.DataType.DOUBLE: 1e-5,  # most operators on the way may be float32
+    ir.DataType.FLOAT: 1e-5,
+    ir.DataType.FLOAT16: 1e-3,
+    ir.DataType.BFLOAT16: 8e-3,
+}
+# A multiple that shrinks as the noise grows: 10 roundings are little, 10 times 5 % are too much.
+_LARGE_MULTIPLE = 10.0
+_SMALL_MULTIPLE = 3.0
+_SMALL_NOISE = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class Tolerance:
+    """What is still parity.
+
+    Attributes:
+        relative: Largest error relative to the output's scale.
+        rms: Root mean square of the error relative to that of the reference.
+        mismatches: Share of integers, booleans or texts that may differ.
+    """
+
+    relative: float
+    rms: float
+    mismatches: float = 0.0
+
+    def complaint(self, difference: Difference) -> str:
+        """Why a difference is too large; empty if it is not."""
+        if difference.broken:
+            return difference.broken
+        if difference.kind != "float":
+            if difference.mismatches > self.mismatches:
+                return f"{difference.mismatches:.2%} of its entries differ"
+            return ""
+        if difference.relative > self.relative:
+            return f"relative error {difference.relative:.2g} over {self.relative:.2g}"
+        if difference.rms > self.rms:
+            return f"rms error {difference.rms:.2g} over {self.rms:.2g}"
+        return ""
+
+
+def floor(model: ir.Model | None) -> Tolerance:
+    """The tolerance of a model without noise, by the coarsest type it computes in."""
+    types = {ir.DataType.FLOAT} if model is None else _types(model)
+    error = max(_FLOORS[dtype] for dtype in types | {ir.DataType.FLOAT} if dtype in _FLOORS)
+    return Tolerance(error, error)
+
+
+def above_noise(base: Tolerance, noise: Difference) -> Tolerance:
+    """The tolerance of an output whose reference has this noise."""
+    return Tolerance(
+        max(base.relative, _multiple(noise.relative)),
+        max(base.rms, _multiple(noise.rms)),
+        max(base.mismatches, min(1.0, _SMALL_MULTIPLE * noise.mismatches)),
+    )
+
+
+def _multiple(noise: float) -> float:
+    return min(_LARGE_MULTIPLE * noise, max(_SMALL_MULTIPLE * noise, _LARGE_MULTIPLE * _SMALL_NOISE))
+
+
+def _types(model: ir.Model) -> set[ir.DataType]:
+    """Element types of weights, inputs, outputs and casts."""
+    values = [*model.graph.inputs, *model.graph.outputs]
+    types = {value.dtype for value in values}
+    for graph in model.graphs():
+        types |= {value.dtype for value in graph.initializers.values()}
+        for node in graph:
+            if node.op_type == "Cast" and (to := node.attributes.get("to")) is not None:
+                types.add(ir.DataType(to.as_int()))
+    return {dtype for dtype in types if dtype is not None}

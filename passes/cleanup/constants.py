@@ -1,0 +1,44 @@
+"""Fold what is the same in every run into initializers.
+
+    Shape(x) -> Gather -> Concat -> Reshape(x, .)  =>  Reshape(x, [0, -1, 384])
+    Add(w, Transpose(v))                           =>  initializer
+    Constant                                       =>  initializer
+    Expand(x, shape of x)                          =>  x
+
+One forward sweep finds the constants; only values that something else still reads are computed and
+stored. The nodes and initializers that lose their last reader are removed.
+
+Refused: operators that are random, too much work or not evaluated; dequantized weights, so that QDQ
+graphs keep their form; results that would make the file larger by more than the stated limits
+(expanded constants, transposed copies of weights that other nodes still read).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from onnxopt.core.passes import Pass, PassResult
+from onnxopt.graph.folding import Folding
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FoldConstants(Pass):
+    """Computes constant values once, here. Subgraphs are folded as well, functions are not.
+
+    Attributes:
+        max_growth: By how many bytes one folded value may exceed the initializers that it makes
+            obsolete. All of them together may exceed four times this, or 5 % of the weights.
+    """
+
+    name: ClassVar[str] = "fold-constants"
+
+    max_growth: int = 1 << 20
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Folds in place. Types and shapes on all values are inferred anew on the way."""
+        folding = Folding(model, self.max_growth)
+        folding.run()
+        return PassResult(model, folding.rewrites, folding.refusals)

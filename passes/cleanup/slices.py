@@ -1,0 +1,174 @@
+"""Slices that follow each other become one.
+
+    Slice(Slice(x, axes a), axes b) -> Slice(x, axes a + b)              different axes
+    x[s1:e1][s2:e2]                 -> x[s1+s2 : min(e1, s1+e2)]         same axis, step 1
+    Slice(Concat(x, y, ...), axis)  -> x                                 exactly one of the parts
+
+Starts, ends and steps are constants. On the same axis a negative bound counts from the end of its
+own input: it is resolved if that size is known, and merged as it is where it cannot matter (an end
+of the first Slice that the second one leaves alone).
+
+Refused: bounds on the same axis whose meaning depends on an unknown size; steps other than 1 on
+the same axis; a first Slice that others use, which would stay. Subgraphs are rewritten too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript.rewriter.pattern import MatchResult, RewriteRule
+
+from onnxopt.core.passes import RewritePass
+from onnxopt.graph.values import dims, int_attribute, opset_version, rank
+from onnxopt.passes.cleanup.single_node import (
+    Bypass,
+    NodeRule,
+    ints_parameter,
+    no_match,
+    only_user,
+    producer_of,
+    refuse,
+)
+
+_TO_THE_END = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MergeSlices(RewritePass):
+    """Merges Slices that follow each other, and takes Slices of a Concat from its parts."""
+
+    name: ClassVar[str] = "merge-slices"
+
+    def rules(self) -> Sequence[RewriteRule]:
+        """Two rules, both at the last Slice."""
+        return [
+            _Pair.rule("Slice", "slice-pair"),
+            Bypass.rule("Slice", "slice-of-concat", _part_of_concat),
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """What a Slice does to one axis."""
+
+    start: int
+    end: int
+    step: int
+
+    def resolved(self, size: int) -> Bounds:
+        """With bounds between 0 and `size`, for step 1."""
+        start, end = (bound + size if bound < 0 else bound for bound in (self.start, self.end))
+        start = min(max(start, 0), size)
+        return Bounds(start, max(min(max(end, 0), size), start), 1)
+
+
+def slice_bounds(node: ir.Node) -> dict[int, Bounds] | None:
+    """The bounds by axis, if all are constant and every axis can be counted from the front."""
+    starts, ends = ints_parameter(node, "starts", 1), ints_parameter(node, "ends", 2)
+    axes, steps = ints_parameter(node, "axes", 3), ints_parameter(node, "steps", 4)
+    if starts is None or ends is None or axes is None or steps is None:
+        return None
+    axes = axes or tuple(range(len(starts)))
+    size = rank(node.inputs[0])
+    if min(axes, default=0) < 0:
+        if size is None:
+            return None
+        axes = tuple(axis % size for axis in axes)
+    steps = steps or (1,) * len(starts)
+    return dict(zip(axes, map(Bounds, starts, ends, steps), strict=True))
+
+
+def _composed(first: Bounds, second: Bounds, size: int | str | None) -> Bounds | None:
+    """One Slice of an axis of `size` for two, or None if it cannot be said."""
+    if first.step != 1 or second.step != 1:
+        return None
+    if isinstance(size, int):
+        outer = first.resolved(size)
+        inner = second.resolved(outer.end - outer.start)
+        return Bounds(outer.start + inner.start, outer.start + inner.end, 1)
+    if first.start < 0 or second.start < 0:
+        return None
+    if second.end >= _TO_THE_END:
+        return Bounds(first.start + second.start, first.end, 1)
+    if first.end < 0 or second.end < 0:
+        return None
+    end = min(first.end, first.start + second.end)
+    return Bounds(first.start + second.start, end, 1)
+
+
+class _Pair(NodeRule):
+    """Two Slices in a row."""
+
+    def check(self, context: Any, root: ir.Value) -> MatchResult:
+        """Constant bounds, and no axis whose two bounds depend on an unknown size."""
+        node = context.root
+        inner = producer_of(node.inputs[0], "Slice")
+        if inner is None or not only_user(inner.outputs[0]):
+            return no_match()
+        first, second = slice_bounds(inner), slice_bounds(node)
+        if first is None or second is None:
+            return no_match()
+        shape = dims(inner.inputs[0])
+        merged = dict(first)
+        for axis, bounds in second.items():
+            if axis in first:
+                size = None if shape is None else shape[axis]
+                both = _composed(first[axis], bounds, size)
+                if both is None:
+                    return refuse("the bounds depend on an unknown size or have steps", node)
+                bounds = both
+            merged[axis] = bounds
+        self._merged = merged
+        self._attributes = opset_version(node, context.model) < 10
+        return MatchResult()
+
+    def rewrite(self, op: Any, root: ir.Value) -> Any:
+        """One Slice over all the axes."""
+        node = root.producer()
+        inner = None if node is None or node.inputs[0] is None else node.inputs[0].producer()
+        assert inner is not None
+        axes = sorted(self._merged)
+        bounds = [self._merged[axis] for axis in axes]
+        starts, ends = [item.start for item in bounds], [item.end for item in bounds]
+        if self._attributes:
+            return op.Slice(inner.inputs[0], starts=starts, ends=ends, axes=axes)
+        steps = [item.step for item in bounds]
+        columns = {"starts": starts, "ends": ends, "axes": axes, "steps": steps}
+        if set(steps) == {1}:
+            del columns["steps"]
+        operands = [
+            op.initializer(ir.tensor(np.array(column, np.int64)), name=f"{root.name}_{name}")
+            for name, column in columns.items()
+        ]
+        return op.Slice(inner.inputs[0], *operands)
+
+    _merged: dict[int, Bounds] = {}  # noqa: RUF012 - replaced, never changed, by each check
+    _attributes = False
+
+
+def _part_of_concat(node: ir.Node, version: int) -> ir.Value | None:
+    concat = producer_of(node.inputs[0], "Concat")
+    size = rank(node.inputs[0])
+    if concat is None or size is None:
+        return None
+    bounds = slice_bounds(node)
+    axis = int_attribute(concat, "axis", 1) % size
+    if bounds is None or list(bounds) != [axis] or bounds[axis].step != 1:
+        return None
+    sizes = [None if (shape := dims(part)) is None else shape[axis] for part in concat.inputs]
+    start, end = bounds[axis].start, bounds[axis].end
+    if all(isinstance(item, int) for item in sizes):
+        whole = bounds[axis].resolved(sum(item for item in sizes if isinstance(item, int)))
+        start, end = whole.start, whole.end
+    offset = 0
+    for part, item in zip(concat.inputs, sizes, strict=True):
+        if not isinstance(item, int):
+            return None
+        if (start, end) == (offset, offset + item) and item > 0:
+            return part
+        offset += item
+    return None
