@@ -2,8 +2,8 @@
 
     python benchmarks/big_model.py [--gigabytes 2]
 
-Runs `onnxopt optimize --guard off` (the parity run would load the weights into ONNX Runtime) and, for
-comparison, the other tools; prints seconds and peak memory.
+Runs `onnxopt optimize --guard off` (the parity run would load the weights into ONNX Runtime) and,
+for comparison, the other tools; prints seconds and peak memory.
 """
 
 from __future__ import annotations

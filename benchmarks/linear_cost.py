@@ -2,7 +2,8 @@
 
     python benchmarks/linear_cost.py [--scale 10]
 
-Prints seconds (load, optimize, save, in process) and their ratio; at most 12 for 10 times the nodes.
+Prints seconds (load, optimize, save, in process) and their ratio: at most 12 for 10 times the
+nodes.
 """
 
 from __future__ import annotations

@@ -16,13 +16,13 @@ from collections import Counter
 from pathlib import Path
 
 from measuring import run_process
-from onnxopt.runtime.parity import check_parity
 from side_by_side import count_nodes
 from tools import TOOLS
 
 from onnxopt.core.errors import OnnxOptError
 from onnxopt.graph.loading import load_model
 from onnxopt.runtime.inputs import input_sets
+from onnxopt.runtime.parity import check_parity
 
 
 def verdict(source: Path, target: Path) -> str:

@@ -142,8 +142,7 @@ def table(results: list[dict[str, Any]]) -> str:
     ]
     for result in results:
         cells = [f"{result['model']} ({result['nodes']}, {result['megabytes']:.0f})"]
-        for name in names:
-            cells.append(cell(result["tools"].get(name, {"error": "not run"})))
+        cells += [cell(result["tools"].get(name, {"error": "not run"})) for name in names]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -23,6 +23,7 @@ def pass_table() -> str:
 
 
 def main() -> None:
+    """Rewrites or checks the README."""
     text = README.read_text(encoding="utf-8")
     before, _, rest = text.partition(START)
     _, _, after = rest.partition(END)

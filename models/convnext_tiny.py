@@ -14,7 +14,8 @@ def create() -> nn.Module:
     """The untrained network."""
     from transformers import ConvNextConfig, ConvNextForImageClassification
 
-    return ConvNextForImageClassification(ConvNextConfig(num_labels=1000))
+    model: nn.Module = ConvNextForImageClassification(ConvNextConfig(num_labels=1000))
+    return model
 
 
 SPECS = classifiers("convnext_tiny", "transformers ConvNeXt", 1e-5, create)

@@ -52,7 +52,7 @@ def accuracy(path: Path) -> float:
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {session.get_inputs()[0].name: digits().test_images})
-    return float((np.argmax(logits, axis=1) == digits().test_labels).mean())
+    return float((np.asarray(logits).argmax(axis=1) == digits().test_labels).mean())
 
 
 def _train(module: nn.Module, epochs: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exporting import DYNAMO, TORCHSCRIPT, Exporter
 from spec import Input, ModelSpec
@@ -68,7 +68,7 @@ def create() -> nn.Module:
         def forward(
             self, ids: Tensor, mask: Tensor, positions: Tensor, *past: Tensor
         ) -> tuple[Tensor, ...]:
-            pairs = tuple(zip(past[::2], past[1::2], strict=True))
+            pairs: Any = tuple(zip(past[::2], past[1::2], strict=True))
             result = self.model(
                 input_ids=ids,
                 attention_mask=mask,

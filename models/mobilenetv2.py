@@ -14,7 +14,8 @@ def create() -> nn.Module:
     """The untrained network."""
     from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
 
-    return MobileNetV2ForImageClassification(MobileNetV2Config(num_labels=1000))
+    model: nn.Module = MobileNetV2ForImageClassification(MobileNetV2Config(num_labels=1000))
+    return model
 
 
 SPECS = classifiers("mobilenetv2", "transformers MobileNetV2", 1e-4, create)

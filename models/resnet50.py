@@ -14,7 +14,8 @@ def create() -> nn.Module:
     """The untrained network."""
     from transformers import ResNetConfig, ResNetForImageClassification
 
-    return ResNetForImageClassification(ResNetConfig(num_labels=1000))
+    model: nn.Module = ResNetForImageClassification(ResNetConfig(num_labels=1000))
+    return model
 
 
 SPECS = classifiers("resnet50", "transformers ResNet", 1e-4, create)

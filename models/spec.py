@@ -103,7 +103,7 @@ def _draw(
     if entry.role == "digits":
         from digits_data import digits
 
-        images = digits().test_images
+        images: npt.NDArray[Any] = digits().test_images
         return images[generator.integers(0, len(images), shape[0])]
     if entry.role == "normal":
         return generator.standard_normal(shape, dtype=np.float32)
@@ -111,7 +111,8 @@ def _draw(
         raise ValueError(f"An input with the role {entry.role!r} needs one with the role 'mask'.")
     if entry.role == "mask":
         return mask
-    return np.maximum(mask.cumsum(axis=1) - 1, 0)[:, -shape[1] :]
+    positions: npt.NDArray[Any] = np.maximum(mask.cumsum(axis=1) - 1, 0)
+    return positions[:, -shape[1] :]
 
 
 def _ragged_mask(

@@ -14,7 +14,8 @@ def create() -> nn.Module:
     """The untrained network."""
     from transformers import SwinConfig, SwinForImageClassification
 
-    return SwinForImageClassification(SwinConfig(num_labels=1000))
+    model: nn.Module = SwinForImageClassification(SwinConfig(num_labels=1000))
+    return model
 
 
 SPECS = classifiers("swin_tiny", "transformers Swin", 1e-5, create)

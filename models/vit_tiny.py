@@ -14,9 +14,10 @@ def create() -> nn.Module:
     """The untrained network."""
     from transformers import ViTConfig, ViTForImageClassification
 
-    return ViTForImageClassification(
+    model: nn.Module = ViTForImageClassification(
         ViTConfig(hidden_size=192, num_attention_heads=3, intermediate_size=768, num_labels=1000)
     )
+    return model
 
 
 SPECS = classifiers("vit_tiny", "transformers ViT", 1e-5, create)

@@ -13,8 +13,8 @@ import onnx_ir as ir
 from onnxopt.graph.cost import model_cost
 from onnxopt.graph.inference import infer_model
 from onnxopt.graph.input_shapes import fix_input_shapes
+from onnxopt.graph.known_operators import unknown_operators
 from onnxopt.graph.loading import load_model
-from onnxopt.graph.operators import unknown_operators
 from onnxopt.graph.values import dims
 
 _LARGEST = 20
@@ -126,7 +126,8 @@ def _tensors(graphs: Sequence[ir.Graph]) -> dict[str, ir.TensorProtocol]:
                 tensors[name] = value.const_value
         for node in graph:
             attribute = node.attributes.get("value")
-            if node.op_type == "Constant" and not node.domain and attribute is not None:
-                if not attribute.is_ref():
-                    tensors[node.outputs[0].name or ""] = attribute.as_tensor()
+            if node.op_type != "Constant" or node.domain or attribute is None:
+                continue
+            if not attribute.is_ref():
+                tensors[node.outputs[0].name or ""] = attribute.as_tensor()
     return tensors

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import onnx_ir as ir
 
@@ -17,11 +17,13 @@ from onnxopt.core.passes import Pass
 from onnxopt.core.pipeline import AnyPass, Observer, Pipeline, Repeat, count_nodes
 from onnxopt.core.report import ModelSize, Report
 from onnxopt.graph.input_shapes import fix_input_shapes
-from onnxopt.graph.operators import unknown_operators
+from onnxopt.graph.known_operators import unknown_operators
 from onnxopt.presets import cleanup
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+    from onnxopt.runtime.inputs import InputPlan
 
 Guard = Literal["off", "parity"]
 PathLike = str | os.PathLike[str]
@@ -82,38 +84,36 @@ def optimize(
     report = Report(source=source)
     pipeline = Pipeline(_passes(passes, opset), observers=observers)
     with _phase(report, "load"):
-        original, work = _originals(model, input_shapes, keep_original=guard == "parity")
+        original, work = _original_and_copy(model)
+    if input_shapes:
+        fix_input_shapes(work, input_shapes)
+    plan = _plan_inputs(work, inputs) if guard == "parity" else None
     report.before = _size(work)
     report.notes += _operator_notes(work)
     with _phase(report, "passes"):
         report.records = pipeline.call(work).records
     report.after = _size(work)
     feeds = None
-    if guard == "parity" and original is not None:
-        feeds = _check_parity(original, work, inputs, report)
+    if plan is not None:
+        feeds = _check_parity(original, work, plan, report)
     if output is not None:
         _save(work, Path(output), external_data, feeds, report)
     return Result(work, report)
 
 
-def _originals(
+def _original_and_copy(
     model: PathLike | ir.Model | ModelProto,
-    input_shapes: Mapping[str, Sequence[int]] | None,
-    *,
-    keep_original: bool,
-) -> tuple[ir.Model | None, ir.Model]:
-    """The untouched model (for parity) and the one to work on; they share their weights."""
+) -> tuple[PathLike | ir.Model, ir.Model]:
+    """What stays untouched, to compare with, and a model to work on; they share their weights."""
     if isinstance(model, ir.Model):
-        work = model.clone()
-    elif hasattr(model, "SerializeToString"):  # an onnx.ModelProto, without importing onnx for it
-        work = ir.from_proto(model)
-    else:
-        from onnxopt.graph.loading import load_model
+        return model, model.clone()
+    if hasattr(model, "SerializeToString"):  # an onnx.ModelProto, without importing onnx for it
+        proto = cast("ModelProto", model)
+        return ir.from_proto(proto), ir.from_proto(proto)
+    from onnxopt.graph.loading import load_model
 
-        work = load_model(model)
-    if input_shapes:
-        fix_input_shapes(work, input_shapes)
-    return (work.clone() if keep_original else None), work
+    path = cast(PathLike, model)
+    return path, load_model(path)
 
 
 def _passes(
@@ -135,17 +135,23 @@ def _passes(
     return chosen
 
 
+def _plan_inputs(model: ir.Model, inputs: Any) -> InputPlan:
+    from onnxopt.runtime.inputs import plan_inputs
+
+    return plan_inputs(model, inputs)
+
+
 def _check_parity(
-    original: ir.Model, work: ir.Model, inputs: Any, report: Report
+    original: PathLike | ir.Model, work: ir.Model, plan: InputPlan, report: Report
 ) -> Mapping[str, Any] | None:
-    """Fills `report.parity`; returns feeds that the model runs with, if any."""
-    from onnxopt.runtime.inputs import input_sets
+    """Fills `report.parity`; returns feeds that the model runs with, if it runs."""
     from onnxopt.runtime.parity import check_parity
 
     with _phase(report, "parity"):
-        sets = input_sets(original, inputs)
-        result = check_parity(original, work, input_sets=sets)
-    report.parity = result.to_dict()
+        source = original if isinstance(original, ir.Model) else Path(original)
+        result = check_parity(source, work, input_sets=plan)
+    report.parity = {**result.to_dict(), "summary": result.summary()}
+    report.notes += result.notes
     if result.status == "failed":
         raise ParityError(f"the result is not at parity: {result.reasons[0]}", report)
     return None if result.status == "not-run" else result.feeds
@@ -189,7 +195,7 @@ def _size(model: ir.Model) -> ModelSize:
 
 def _operator_notes(model: ir.Model) -> list[str]:
     return [
-        f"operator {name} is not known here: {count} node{'s' if count > 1 else ''} left as they are"
+        f"operator {name} is not known here, left as it is ({count} x)"
         for name, count in unknown_operators(model).items()
     ]
 

@@ -1,8 +1,9 @@
 """Presets: plain functions that return the passes for a goal.
 
-The order matters in three places: functions are inlined and overridable initializers decided before
-anything looks at constants; folding runs first in the group, because every rule reads the shapes and
-constants that its sweep leaves on the values; duplicates are merged last, when most are gone.
+The order matters in three places: functions are inlined and overridable initializers decided
+before anything looks at constants; folding runs first in the group, because every rule reads the
+shapes and constants that its sweep leaves on the values; duplicates are merged last, when most are
+gone.
 """
 
 from __future__ import annotations
@@ -61,9 +62,4 @@ def _fusions() -> tuple[AnyPass, ...]:
         f.FuseConvArithmetic(),
         f.FusePads(),
         f.MergeClips(),
-        f.FuseMatMulAdd(),
-        f.FuseHardActivations(),
-        f.FuseGelu(),
-        f.FuseLayerNorm(),
-        f.FuseRMSNorm(),
     )

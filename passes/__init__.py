@@ -1,14 +1,41 @@
 """Every rewrite that onnxopt knows, one idea a file.
 
 `PASSES` lists them explicitly; importing this package registers nothing and has no side effects.
-`parse_passes("fold-constants{max-growth=0},remove-unused")` builds passes from text.
+`parse_passes("fold-constants{max-growth=0},remove-unused", PASSES)` builds passes from text.
 """
 
 from __future__ import annotations
 
 from onnxopt.core.passes import Pass
+from onnxopt.passes import cleanup, fusion
 from onnxopt.passes.parsing import find_pass, parse_passes
 
-PASSES: tuple[type[Pass], ...] = ()
+PASSES: tuple[type[Pass], ...] = (
+    cleanup.MergeCasts,
+    cleanup.InlineConstantIf,
+    cleanup.FoldConstants,
+    cleanup.FlushDenormals,
+    cleanup.InlineFunctions,
+    cleanup.MergeGathers,
+    cleanup.RemoveIdentities,
+    cleanup.RemoveInitializersFromInputs,
+    cleanup.DeduplicateInitializers,
+    cleanup.RemoveNanGuards,
+    cleanup.RemoveNoOpArithmetic,
+    cleanup.RemoveNoOpShapes,
+    cleanup.SimplifyWithOnnxsim,
+    cleanup.ConvertOpset,
+    cleanup.PushTransposes,
+    cleanup.MergeReshapes,
+    cleanup.MergeSlices,
+    cleanup.EliminateCommonSubexpressions,
+    cleanup.RemoveTrainingMode,
+    cleanup.MergeTransposes,
+    cleanup.RemoveUnused,
+    fusion.MergeClips,
+    fusion.FuseConvArithmetic,
+    fusion.FuseConvBatchNorm,
+    fusion.FusePads,
+)
 
 __all__ = ["PASSES", "find_pass", "parse_passes"]

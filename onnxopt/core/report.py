@@ -147,7 +147,7 @@ class Report:
             lines += ["", f"left alone ({sum(map(len, refusals.values()))}):"]
             lines += _refusal_lines(refusals, verbose)
         if self.parity is not None and self.parity.get("summary"):
-            lines += ["", f"parity: {self.parity['summary']}"]
+            lines += ["", str(self.parity["summary"])]
         lines += [f"note: {note}" for note in self.notes]
         if self.seconds:
             phases = ", ".join(f"{phase} {value:.2f} s" for phase, value in self.seconds.items())

@@ -1,8 +1,8 @@
 """Which rules are worth trying on a node, decided without running onnxscript's matcher.
 
-A rule is filed under the (domain, op type) of its pattern's output node. Before the matcher runs, the
-producers of the node's inputs are compared with the operators that the pattern wants there: that is
-what most matches fail at, and comparing costs a fiftieth of a failed match.
+A rule is filed under the (domain, op type) of its pattern's output node. Before the matcher runs,
+the producers of the node's inputs are compared with the operators that the pattern wants there:
+that is what most matches fail at, and comparing costs a fiftieth of a failed match.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxopt.graph.evaluation import NotEvaluated, evaluate
+from onnxopt.graph.evaluation import NotEvaluatedError, evaluate
 
 Array = NDArray[Any]
 
@@ -42,6 +43,23 @@ def constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:
     return None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Computation:
+    """How to compute the outputs of a node.
+
+    Attributes:
+        node: What to run: the node itself, or a simpler one with the same result.
+        inputs: What it reads.
+        opset: Version of the default domain.
+        dtypes: What the outputs must have.
+    """
+
+    node: ir.Node
+    inputs: Sequence[ir.Value | None]
+    opset: int
+    dtypes: Sequence[ir.DataType | None]
+
+
 class Constants:
     """The constant values of one model.
 
@@ -53,7 +71,7 @@ class Constants:
         self._tensors: dict[ir.Value, ir.TensorProtocol] = {}
         self._arrays: dict[ir.Value, Array] = {}
         self._pending: dict[ir.Value, ir.Node] = {}
-        self._pending_types: dict[ir.Node, tuple[int, list[ir.DataType | None]]] = {}
+        self._computations: dict[ir.Node, Computation] = {}
         self.failures: dict[ir.Node, str] = {}
 
     def __contains__(self, value: ir.Value) -> bool:
@@ -67,18 +85,11 @@ class Constants:
         """Notes a value that was computed already."""
         self._arrays[value] = array
 
-    def add_node(self, node: ir.Node, opset: int, dtypes: Sequence[ir.DataType | None]) -> None:
+    def add_node(self, node: ir.Node, computation: Computation) -> None:
         """Notes a node whose inputs are all constant, to be computed on demand."""
-        self._pending_types[node] = opset, list(dtypes)
+        self._computations[node] = computation
         for output in node.outputs:
             self._pending[output] = node
-
-    def discard(self, node: ir.Node) -> None:
-        """Forgets that the outputs of the node are constant."""
-        self._pending_types.pop(node, None)
-        for output in node.outputs:
-            self._pending.pop(output, None)
-            self._arrays.pop(output, None)
 
     def tensor(self, value: ir.Value) -> ir.TensorProtocol | None:
         """The stored tensor of an initializer or a Constant node."""
@@ -107,7 +118,7 @@ class Constants:
                 continue
             missing = [
                 item
-                for item in node.inputs
+                for item in self._computations[node].inputs
                 if item is not None and item not in self._arrays and item in self._pending
             ]
             if any(self._pending[item] in self.failures for item in missing):
@@ -119,17 +130,17 @@ class Constants:
         return self.known(value)
 
     def _compute(self, node: ir.Node) -> None:
-        opset, dtypes = self._pending_types[node]
+        computation = self._computations[node]
         inputs: list[Array | None] = []
-        for item in node.inputs:
+        for item in computation.inputs:
             array = None if item is None else self.known(item)
             if item is not None and array is None:
                 self.failures[node] = "an input is not numeric"
                 return
             inputs.append(array)
         try:
-            arrays = evaluate(node, inputs, opset, dtypes)
-        except NotEvaluated as reason:
+            arrays = evaluate(computation.node, inputs, computation.opset, computation.dtypes)
+        except NotEvaluatedError as reason:
             self.failures[node] = str(reason)
             return
         for output, array in zip(node.outputs, arrays, strict=True):

@@ -40,9 +40,7 @@ def visit(
     return [declared(value, inference.symbols) for value in node.outputs]
 
 
-def _sweep_body(
-    inference: Inference, graph: ir.Graph, inputs: Sequence[Fact]
-) -> list[Fact]:
+def _sweep_body(inference: Inference, graph: ir.Graph, inputs: Sequence[Fact]) -> list[Fact]:
     for value, fact in zip(graph.inputs, inputs, strict=False):
         known = fact
         if fact == UNKNOWN:  # nothing but the element type that the file says is of use
@@ -54,12 +52,12 @@ def _sweep_body(
     return [inference.facts.get(value, UNKNOWN) for value in graph.outputs]
 
 
-def _visit_if(
-    inference: Inference, graphs: Sequence[ir.Graph], count: int
-) -> Sequence[Fact]:
+def _visit_if(inference: Inference, graphs: Sequence[ir.Graph], count: int) -> Sequence[Fact]:
     branches = [_sweep_body(inference, graph, []) for graph in graphs]
     return [
-        _joined([branch[i] if i < len(branch) else UNKNOWN for branch in branches], inference.symbols)
+        _joined(
+            [branch[i] if i < len(branch) else UNKNOWN for branch in branches], inference.symbols
+        )
         for i in range(count)
     ]
 

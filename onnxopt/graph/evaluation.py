@@ -40,7 +40,9 @@ _REDUCING = frozenset(
     "ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Softmax TopK".split()
 )
 # The reference walks these element by element in Python.
-_SLOW = frozenset("ScatterND ScatterElements Resize Upsample QuantizeLinear BatchNormalization".split())
+_SLOW = frozenset(
+    "ScatterND ScatterElements Resize Upsample QuantizeLinear BatchNormalization".split()
+)
 _MULTIPLYING = frozenset("MatMul Gemm Einsum LayerNormalization".split())
 EVALUATED = _ELEMENTWISE | _SHAPING | _REDUCING | _SLOW | _MULTIPLYING
 
@@ -62,7 +64,7 @@ _ERRORS = (
 )
 
 
-class NotEvaluated(Exception):
+class NotEvaluatedError(Exception):
     """The node has no value that can be computed here; the text says why."""
 
 
@@ -86,41 +88,44 @@ def evaluate(
         One array for each output.
 
     Raises:
-        NotEvaluated: The operator is not evaluated, the work is too large or the reference fails.
+        NotEvaluatedError: The operator is not evaluated, the work is too large or the reference fails.
     """
     if not is_evaluated(node):
-        raise NotEvaluated(f"{node.op_type} is not evaluated")
+        raise NotEvaluatedError(f"{node.op_type} is not evaluated")
     if _work(node, inputs) > _MOST_WORK:
-        raise NotEvaluated(f"{node.op_type} is too much work")
+        raise NotEvaluatedError(f"{node.op_type} is too much work")
     try:
         with np.errstate(all="ignore"):
-            results = _operator(node, len(inputs), opset).run(*_trimmed(inputs))
+            results = _operator(node, inputs, opset).run(*_trimmed(inputs))
     except _ERRORS as error:
-        raise NotEvaluated(f"{node.op_type}: {error}") from error
+        raise NotEvaluatedError(f"{node.op_type}: {error}") from error
     outputs: list[Array] = []
     for result, dtype in zip(results, dtypes, strict=False):
         if not isinstance(result, np.ndarray):
-            raise NotEvaluated(f"{node.op_type} gives {type(result).__name__}, not a tensor")
+            raise NotEvaluatedError(f"{node.op_type} gives {type(result).__name__}, not a tensor")
         if dtype is not None and result.dtype != dtype.numpy():
-            raise NotEvaluated(f"{node.op_type} gives {result.dtype} for {dtype.name}")
+            raise NotEvaluatedError(f"{node.op_type} gives {result.dtype} for {dtype.name}")
         outputs.append(result)
     if len(outputs) < len(node.outputs):
-        raise NotEvaluated(f"{node.op_type} gives {len(outputs)} outputs")
+        raise NotEvaluatedError(f"{node.op_type} gives {len(outputs)} outputs")
     return outputs
 
 
 _OPERATORS: dict[OpKey, OpRun] = {}
 
 
-def _operator(node: ir.Node, arity: int, opset: int) -> OpRun:
+def _operator(node: ir.Node, inputs: Sequence[Array | None], opset: int) -> OpRun:
     """An instance of the reference operator; they hold attributes only and are reused."""
     attributes = attribute_values(node)
-    key = None if attributes is None else (node.op_type, arity, len(node.outputs), opset, attributes)
+    given = tuple([array is not None for array in inputs])
+    key: OpKey | None = None
+    if attributes is not None:
+        key = (node.op_type, given, len(node.outputs), opset, attributes)
     operator = None if key is None else _OPERATORS.get(key)
     if operator is not None:
         return operator
     proto = onnx.NodeProto(op_type=node.op_type)
-    proto.input.extend("" if value is None else f"i{i}" for i, value in enumerate(node.inputs))
+    proto.input.extend("" if array is None else f"i{i}" for i, array in enumerate(inputs))
     proto.output.extend(f"o{i}" for i in range(len(node.outputs)))
     proto.attribute.extend(ir.serde.serialize_attribute(a) for a in node.attributes.values())
     parameters = {

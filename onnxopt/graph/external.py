@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -33,7 +34,7 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 def map_proto(file: DataFile, offset: int, proto: TensorProto) -> MappedTensor:
-    """The tensor that `proto` describes, with its data at `offset` of `file`; nothing is checked."""
+    """The tensor that `proto` describes, with its data at `offset` of `file`, unchecked."""
     return map_tensor(
         file,
         offset,
@@ -95,7 +96,7 @@ class ExternalData:
                 f"{where} is external data of a model without a file; load it from its path"
             )
         _check_location(location, where)
-        folder = os.path.dirname(self._model_path) or "."
+        folder = os.path.dirname(self._model_path) or "."  # noqa: PTH120
         path = os.path.join(folder, *location.split("/"))  # noqa: PTH118
         try:
             descriptor = self._open(folder, location)
@@ -105,7 +106,7 @@ class ExternalData:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise InvalidModelError(f"{where}: external data {path} is not a regular file")
-            if os.path.samestat(status, os.stat(self._model_path)):
+            if os.path.samestat(status, Path(self._model_path).stat()):
                 raise InvalidModelError(f"{where} names the model file itself as its external data")
             keep_open = len(self._files) < _KEPT_OPEN
             file = DataFile(descriptor, path, keep_open=keep_open)
@@ -161,7 +162,9 @@ def _check_location(location: str, where: str) -> None:
     if not location:
         raise InvalidModelError(f"{where} is external data but names no file")
     if "\0" in location or "\\" in location or location.startswith("/") or location[1:2] == ":":
-        raise InvalidModelError(f"{shown}, which is not a relative path; only files below the model's folder are read")
+        raise InvalidModelError(
+            f"{shown}, which is not a relative path; only files below the model's folder are read"
+        )
     if any(part in ("", ".", "..") for part in location.removeprefix("./").split("/")):
         raise InvalidModelError(f"{shown}; only files below the model's folder are read")
 
@@ -177,7 +180,10 @@ def _integer(entries: dict[str, str], key: str, where: str, default: int) -> int
 
 def _reason(error: OSError, path: str, where: str) -> str:
     if error.errno in _LINK_ERRORS or error.errno == errno.ENOTDIR:
-        return f"{where}: external data {path} is or leads through a symbolic link; put the file itself beside the model"
+        return (
+            f"{where}: external data {path} is or leads through a symbolic link; put the file "
+            "itself beside the model"
+        )
     if isinstance(error, FileNotFoundError):
-        return f"{where} needs the external data file {path}, which does not exist; keep it beside the model"
+        return f"{where} needs the external data file {path}, which does not exist; put it there"
     return f"{where}: cannot read external data {path}: {error.strerror}"

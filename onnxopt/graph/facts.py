@@ -36,6 +36,7 @@ class Fact(NamedTuple):
 
 UNKNOWN = Fact(0, None)
 
+
 def declared(value: ir.Value, symbols: Symbols) -> Fact:
     """What the file says of a value; dimensions without a real name get a fresh symbol each."""
     type_ = value.type
@@ -80,7 +81,9 @@ def type_proto(fact: Fact) -> onnx.TypeProto:
     return onnx.helper.make_tensor_type_proto(fact.dtype, fact.dims)
 
 
-def from_type_proto(proto: onnx.TypeProto) -> tuple[int, tuple[Dim | None, ...] | None, bytes | None]:
+def from_type_proto(
+    proto: onnx.TypeProto,
+) -> tuple[int, tuple[Dim | None, ...] | None, bytes | None]:
     """Type, dimensions (None where nothing names them) and serialized non-tensor type."""
     kind = proto.WhichOneof("value")
     if kind is None:

@@ -1,4 +1,4 @@
-"""How much larger folding may make a file: new constants minus the initializers that they replace."""
+"""How much larger folding may make a file: new constants minus the initializers they replace."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from onnxopt.graph.facts import Fact
 
 # Not worth a look at what it replaces.
 _FREE_BYTES = 1024
+_SPENT = "onnxopt.folding.growth"
 # A longer chain is not searched for initializers that it makes obsolete.
 _LONGEST_CHAIN = 4096
 
@@ -35,7 +36,9 @@ class Growth:
         self._constants = constants
         self._folded = folded
         self._max_growth = max_growth
-        self._left = max(4 * max_growth, weights // 20)
+        self._model = model
+        # A second run must not spend the same allowance again.
+        self._left = max(4 * max_growth, weights // 20) - model.meta.get(_SPENT, 0)
         self._claimed: set[ir.Value] = set()
 
     def admitted(self, node: ir.Node, value: ir.Value, fact: Fact) -> Array | str:
@@ -48,12 +51,14 @@ class Growth:
         if size > _FREE_BYTES:
             freed = self._replaced(node)
             growth -= sum(_bytes(item) for item in freed)
-        if growth > min(self._max_growth, self._left):
+        if size > _FREE_BYTES and growth > min(self._max_growth, self._left):
             return f"{node.op_type} would make the file {growth} bytes larger"
         array = self._constants.array(value)
         if array is None:
             return self._constants.failures.get(node, "it cannot be computed")
-        self._left -= max(growth, 0)
+        if size > _FREE_BYTES and growth > 0:
+            self._left -= growth
+            self._model.meta[_SPENT] = self._model.meta.get(_SPENT, 0) + growth
         self._claimed.update(freed)
         return array
 

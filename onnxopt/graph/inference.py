@@ -21,7 +21,7 @@ from onnxopt.core.walking import subgraphs_of
 from onnxopt.graph import control_flow, partial
 from onnxopt.graph.constants import Array, Constants, constant_tensor
 from onnxopt.graph.contrib_types import contrib_facts
-from onnxopt.graph.evaluation import NotEvaluated, evaluate, is_evaluated
+from onnxopt.graph.evaluation import NotEvaluatedError, evaluate, is_evaluated
 from onnxopt.graph.facts import UNKNOWN, Fact, declared, store
 from onnxopt.graph.partial import MOST_ELEMENTS, Partial
 from onnxopt.graph.schema_types import VALUE_INPUTS, Inferred, SchemaTypes
@@ -269,7 +269,7 @@ class Inference:
             return outputs
         try:
             results = evaluate(node, arrays, self.opset, dtypes)
-        except NotEvaluated as reason:
+        except NotEvaluatedError as reason:
             self.constants.failures[node] = str(reason)
             return outputs
         facts = []

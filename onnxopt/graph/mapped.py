@@ -27,6 +27,7 @@ Array = NDArray[Any]
 CHUNK_BYTES = 16 << 20
 # Below this a copy in memory is cheaper than a mapping, and holds no file descriptor.
 _SMALL_FILE = 1 << 20
+_CAN_RELEASE = hasattr(mmap, "MADV_DONTNEED")  # not on Windows
 
 
 class DataFile:
@@ -76,7 +77,7 @@ class DataFile:
 
     def release(self, offset: int, length: int) -> None:
         """Gives the pages of a range back; they are read again when next looked at."""
-        if self._map is None or not hasattr(mmap, "MADV_DONTNEED"):
+        if self._map is None or not _CAN_RELEASE:
             return
         start = offset - offset % mmap.PAGESIZE
         self._map.madvise(mmap.MADV_DONTNEED, start, offset + length - start)
@@ -153,7 +154,7 @@ def map_tensor(
     doc_string: str | None = None,
     metadata_props: dict[str, str] | None = None,
 ) -> MappedTensor:
-    """A tensor over `file` from `offset` on; the caller has checked that the file is long enough."""
+    """A tensor over `file` from `offset` on; the caller has checked that it is long enough."""
     nbytes = stored_bytes(dtype, dims)
     return MappedTensor(
         MappedRange(file, offset, nbytes, dtype, dims),
@@ -204,7 +205,9 @@ def byte_chunks(tensor: ir.TensorProtocol, chunk_bytes: int = CHUNK_BYTES) -> It
     for block in blocks(tensor.numpy(), chunk_bytes):
         little = block.astype(block.dtype.newbyteorder("<"), copy=False)
         # As bytes, because memoryview knows neither bfloat16 nor the 8-bit floats.
-        yield memoryview(np.ascontiguousarray(little).reshape(-1).view(np.uint8))
+        yield np.ascontiguousarray(little).reshape(-1).view(np.uint8).data
+    if isinstance(tensor, ir.ExternalTensor) and tensor.raw is not None and _CAN_RELEASE:
+        tensor.raw.madvise(mmap.MADV_DONTNEED)
 
 
 def blocks(array: Array, chunk_bytes: int) -> Iterator[Array]:

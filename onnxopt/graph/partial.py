@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxopt.graph import symbolic
-from onnxopt.graph.evaluation import NotEvaluated, evaluate
+from onnxopt.graph.evaluation import NotEvaluatedError, evaluate
 from onnxopt.graph.symbolic import Dim
 from onnxopt.graph.values import int_attribute
 
@@ -54,7 +54,10 @@ _MOVING: Mapping[str, tuple[int, ...] | None] = {
 
 
 def compute(
-    node: ir.Node, inputs: Sequence[Partial | None], known: Sequence[NDArray[Any] | None], opset: int
+    node: ir.Node,
+    inputs: Sequence[Partial | None],
+    known: Sequence[NDArray[Any] | None],
+    opset: int,
 ) -> list[Partial] | None:
     """The partial outputs of a node of the default domain, or None if the operator has no rule.
 
@@ -87,7 +90,10 @@ def is_fully_known(array: Partial) -> bool:
 
 
 def _move(
-    node: ir.Node, inputs: Sequence[Partial | None], known: Sequence[NDArray[Any] | None], opset: int
+    node: ir.Node,
+    inputs: Sequence[Partial | None],
+    known: Sequence[NDArray[Any] | None],
+    opset: int,
 ) -> list[Partial] | None:
     if node.op_type.startswith("Scatter") and node.attributes.get("reduction") is not None:
         return None
@@ -109,7 +115,7 @@ def _move(
             numbered.append(known[index])
     try:
         results = evaluate(node, numbered, opset, [ir.DataType.INT64] * len(node.outputs))
-    except NotEvaluated:
+    except NotEvaluatedError:
         return None
     if sum(result.size for result in results) > MOST_ELEMENTS:
         return None
@@ -186,9 +192,12 @@ def _cast(node: ir.Node, inputs: list[Partial]) -> Partial | None:
     wide = target in (ir.DataType.INT64, ir.DataType.INT32)
     return as_partial(
         [
-            int(item) if isinstance(item, int) and limits.min <= item <= limits.max
+            int(item)
+            if isinstance(item, int) and limits.min <= item <= limits.max
             # Dimensions and what is computed from them stay far below 2**31.
-            else item if isinstance(item, str) and wide else None
+            else item
+            if isinstance(item, str) and wide
+            else None
             for item in items
         ],
         array.shape,

@@ -58,7 +58,6 @@ _DATA_DEPENDENT = frozenset(
 )
 
 
-
 class Inferred(NamedTuple):
     """What onnx says of the outputs of a node.
 

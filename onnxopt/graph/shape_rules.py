@@ -110,9 +110,12 @@ def _reshape(inputs: RuleInputs) -> list[Dims] | None:
         dims[unknown[0]] = _rest(data, [dim for dim in dims if dim is not None])
     if any(dim is None for dim in dims) and data is not None and None not in target:
         key = ("reshape", data, tuple(target), allow_zero)
-        return [tuple(
-            dim if dim is not None else inputs.symbols.keyed((*key, i)) for i, dim in enumerate(dims)
-        )]
+        return [
+            tuple(
+                dim if dim is not None else inputs.symbols.keyed((*key, i))
+                for i, dim in enumerate(dims)
+            )
+        ]
     return [tuple(inputs.named(dim) for dim in dims)]
 
 

@@ -15,42 +15,36 @@ import numpy as np
 
 from onnxopt.core.errors import InvalidModelError
 from onnxopt.graph.tensor_data import check_tensor, is_external, tensor_dims
-from onnxopt.graph.topology import describe, subgraphs
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, SparseTensorProto, TensorProto
+    from onnx import AttributeProto, GraphProto, SparseTensorProto, TensorProto
 
 _MOST_BYTES: Final = 256 << 20
 
 
-def make_dense(model: ModelProto) -> None:
-    """Replaces every sparse initializer and constant in the main graph, subgraphs and functions.
+def make_initializers_dense(graph: GraphProto) -> None:
+    """Appends the sparse initializers of a graph to its dense ones.
 
     Raises:
         InvalidModelError: A sparse tensor is broken or too large.
     """
-    graphs = [model.graph]
-    nodes = [node for function in model.functions for node in function.node]
-    while graphs or nodes:
-        if graphs:
-            graph = graphs.pop()
-            nodes += graph.node
-            for sparse in graph.sparse_initializer:
-                name = sparse.values.name
-                graph.initializer.add().CopyFrom(_dense(sparse, f"sparse initializer {name!r}"))
-            graph.ClearField("sparse_initializer")
-            continue
-        node = nodes.pop()
-        graphs += subgraphs(node)
-        if node.op_type != "Constant":
-            continue
-        for attribute in node.attribute:
-            if attribute.HasField("sparse_tensor") and not attribute.ref_attr_name:
-                dense = _dense(attribute.sparse_tensor, f"sparse tensor of node {describe(node)}")
-                attribute.Clear()
-                attribute.name = "value"
-                attribute.type = attribute.TENSOR
-                attribute.t.CopyFrom(dense)
+    for sparse in graph.sparse_initializer:
+        where = f"sparse initializer {sparse.values.name!r}"
+        graph.initializer.add().CopyFrom(_dense(sparse, where))
+    graph.ClearField("sparse_initializer")
+
+
+def make_attribute_dense(attribute: AttributeProto, where: str) -> None:
+    """Turns the `sparse_value` of a Constant node into its `value`.
+
+    Raises:
+        InvalidModelError: The sparse tensor is broken or too large.
+    """
+    dense = _dense(attribute.sparse_tensor, where)
+    attribute.Clear()
+    attribute.name = "value"
+    attribute.type = attribute.TENSOR
+    attribute.t.CopyFrom(dense)
 
 
 def _dense(sparse: SparseTensorProto, where: str) -> TensorProto:

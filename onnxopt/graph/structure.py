@@ -1,12 +1,13 @@
 """Is a model's graph sound? Checked on the protobuf message, before it becomes an ir.Model.
 
-onnx.checker refuses real models (unknown operators, old opsets) and knows more than our passes need;
-this checks what would make a pass or ONNX Runtime go wrong, in time linear in the size of the graph
-and without recursion: names are defined once and before they are used, attributes hold what their
+onnx.checker refuses real models (unknown operators, old opsets) and knows more than our passes
+need; this checks what would make a pass or ONNX Runtime go wrong, in time linear in the size of the
+graph and without recursion: names are defined once and before they are used, attributes hold what their
 type says, tensors hold the data that they declare.
 
-Two faults of old exporters are repaired on the way, in the message: nodes out of order are sorted,
-and attributes without a type (IR version 1) get the type of what they hold.
+What can be repaired is repaired on the way, in the message: nodes out of order are sorted,
+attributes without a type (IR version 1) get the type of what they hold, sparse tensors become dense
+and types that onnx_ir has no class for (maps, opaque types) are left out.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from onnxopt.core.errors import InvalidModelError
+from onnxopt.graph.sparse import make_attribute_dense, make_initializers_dense
 from onnxopt.graph.tensor_data import check_tensor, is_external
 from onnxopt.graph.topology import describe, sort_nodes, subgraphs
+from onnxopt.graph.unsupported_types import clear_unsupported_types
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
@@ -52,19 +55,28 @@ class Scope:
     unordered: bool = False
 
 
-def check_structure(
-    model: ModelProto, cuts: Mapping[int, int] | None = None
-) -> list[tuple[TensorProto, str]]:
-    """Checks a whole model; sorts its nodes where they are out of order.
+@dataclasses.dataclass
+class Findings:
+    """What the check came across that the conversion needs to know.
+
+    Attributes:
+        external: Copies of the tensors with external data, and what to call them in a message. In
+            the model their location is now their index in this list.
+        types: Serialized types of main-graph inputs and outputs that were left out, by name.
+        default_domain: True if a node uses a standard operator.
+    """
+
+    external: list[tuple[TensorProto, str]] = dataclasses.field(default_factory=list)
+    types: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    default_domain: bool = False
+
+
+def check_structure(model: ModelProto, cuts: Mapping[int, int] | None = None) -> Findings:
+    """Checks a whole model and repairs what can be repaired.
 
     Args:
-        model: The model. In place of its location, a tensor with external data gets its index in
-            the result.
+        model: The model, which is changed.
         cuts: Index of a main-graph initializer to the length of its data, where that was cut out.
-
-    Returns:
-        Copies of the tensors with external data, which is not looked at here, and what to call
-        them in a message.
 
     Raises:
         InvalidModelError: What is wrong, in which node or tensor.
@@ -79,14 +91,14 @@ def check_structure(
         names.add(name)
         checker.function(function)
     _check_calls(model.functions)
-    return checker.external
+    return checker.findings
 
 
 class _Checker:
-    """Visits graphs; `external` collects the tensors with external data."""
+    """Visits graphs and collects findings."""
 
     def __init__(self, cuts: Mapping[int, int]) -> None:
-        self.external: list[tuple[TensorProto, str]] = []
+        self.findings = Findings()
         self._cuts = cuts
         self._in_function = False
 
@@ -115,6 +127,11 @@ class _Checker:
     def _graph(self, graph: GraphProto, outer: Scope | None) -> _Visit:
         where = "the graph" if outer is None else f"subgraph {_text(graph.name)!r}"
         scope = Scope(where, set(), _outputs(graph.node), outer)
+        if graph.sparse_initializer:
+            make_initializers_dense(graph)
+        taken = clear_unsupported_types((graph.input, graph.output, graph.value_info))
+        if outer is None:
+            self.findings.types = taken
         for value in graph.input:
             _define(scope, value.name, "input")
         self._initializers(graph, scope)
@@ -134,6 +151,7 @@ class _Checker:
         scope = Scope(where, set(), _outputs(function.node))
         for name in function.input:
             _define(scope, name, "input")
+        clear_unsupported_types((function.value_info,))
         for attribute in function.attribute_proto:
             self._attribute(attribute, where)
         yield from self._nodes(function, scope)
@@ -158,18 +176,23 @@ class _Checker:
             copy = tensor.__class__()
             copy.CopyFrom(tensor)
             del tensor.external_data[:]
-            tensor.external_data.add(key="location", value=str(len(self.external)))
-            self.external.append((copy, where))
+            tensor.external_data.add(key="location", value=str(len(self.findings.external)))
+            self.findings.external.append((copy, where))
         else:
             check_tensor(tensor, where, cut)
 
     def _nodes(self, graph: GraphProto | FunctionProto, scope: Scope) -> _Visit:
         known = scope.known
         for node in graph.node:
-            if not node.op_type:
-                raise InvalidModelError(f"node {node.name!r} of {scope.where} has no operator")
-            for text in (node.name, node.op_type, node.domain):
-                _require_text(text, "a node's name")
+            name, op_type, domain = node.name, node.op_type, node.domain
+            if not op_type:
+                raise InvalidModelError(f"node {name!r} of {scope.where} has no operator")
+            if bytes in (name.__class__, op_type.__class__, domain.__class__):
+                _require_text(name, "a node's name")
+                _require_text(op_type, "an operator")
+                _require_text(domain, "a domain")
+            if domain in ("", "ai.onnx"):
+                self.findings.default_domain = True
             if node.doc_string.__class__ is bytes:  # no name, so not worth refusing a model
                 node.doc_string = _text(node.doc_string)
             for name in node.input:
@@ -195,8 +218,8 @@ class _Checker:
         if attribute.ref_attr_name:
             if not self._in_function:
                 raise InvalidModelError(
-                    f"{_attribute_of(attribute, owner)} refers to a function's attribute, but is in "
-                    "no function"
+                    f"{_attribute_of(attribute, owner)} refers to an attribute of a function, but is "
+                    "in no function"
                 )
             return []
         _require_text(attribute.name, "an attribute's name")
@@ -222,6 +245,10 @@ class _Checker:
             return [attribute.g]
         elif field == "graphs":
             return list(attribute.graphs)
+        elif (
+            field == "sparse_tensor" and not isinstance(owner, str) and owner.op_type == "Constant"
+        ):
+            make_attribute_dense(attribute, _attribute_of(attribute, owner))
         elif field in ("sparse_tensor", "sparse_tensors"):
             raise InvalidModelError(
                 f"{_attribute_of(attribute, owner)} is a sparse tensor, which is supported only in "
@@ -237,7 +264,9 @@ def _define(scope: Scope, name: str, by: NodeProto | str) -> None:
     _require_text(name, "a value's name")
     if name in scope.known:
         definer = f"an {by}" if isinstance(by, str) else f"node {describe(by)}"
-        raise InvalidModelError(f"{scope.where} defines {name!r} twice; the second time as {definer}")
+        raise InvalidModelError(
+            f"{scope.where} defines {name!r} twice; the second time as {definer}"
+        )
     scope.known.add(name)
 
 

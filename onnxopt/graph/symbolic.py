@@ -13,12 +13,14 @@ from functools import lru_cache
 from typing import Any
 
 import onnx_ir as ir
-import sympy
+import sympy  # type: ignore[import-untyped]
 
 Dim = int | str
 
 # Texts that exporters write where they mean "unknown": two of them are not equal.
-_PLACEHOLDERS = frozenset({"", "?", "-1", "none", "null", "unk", "unknown", "dynamic", "any", "..."})
+_PLACEHOLDERS = frozenset(
+    {"", "?", "-1", "none", "null", "unk", "unknown", "dynamic", "any", "..."}
+)
 _NAME = re.compile(r"[^\W\d]\w*(?:[.:/][\w.:/]*)?")
 # "batch-size" is one name; a difference is written with spaces.
 _HYPHENATED = re.compile(r"\w[-/]\w")
@@ -247,7 +249,9 @@ def _is_capped(dim: str, size: str) -> bool:
         return False
     expression, whole = _expression(dim), _expression(size)
     others = [argument for argument in expression.args if argument != whole]
-    return len(others) < len(expression.args) and all(argument >= 1 for argument in others)
+    return len(others) < len(expression.args) and all(
+        (argument - 1).is_nonnegative for argument in others
+    )
 
 
 # What the text of a result means: parsing it again would cost more and lose assumptions.

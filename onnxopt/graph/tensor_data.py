@@ -1,4 +1,4 @@
-"""Does a TensorProto hold the data that it declares? Checked before anything is allocated for it."""
+"""Does a TensorProto hold the data that it declares? Checked before anything is allocated."""
 
 from __future__ import annotations
 

@@ -25,9 +25,7 @@ def sort_nodes(nodes: Sequence[NodeProto], where: str) -> list[int]:
         InvalidModelError: There is none: some nodes form a cycle.
     """
     producers = {name: index for index, node in enumerate(nodes) for name in node.output if name}
-    needs = [
-        {producers[name] for name in used_names(node) if name in producers} for node in nodes
-    ]
+    needs = [{producers[name] for name in used_names(node) if name in producers} for node in nodes]
     users: list[list[int]] = [[] for _ in nodes]
     for index, needed in enumerate(needs):
         for producer in needed:
@@ -54,13 +52,14 @@ def used_names(node: NodeProto) -> Iterator[str]:
     """Names that a node reads from its own graph or further out, also inside its subgraphs."""
     yield from node.input
     # A subgraph may give a name of its own to what the graph around it has, too.
-    pending = [(graph, (local_names(graph),)) for graph in subgraphs(node)]
+    pending: list[tuple[GraphProto, tuple[set[str], ...]]] = [
+        (graph, (local_names(graph),)) for graph in subgraphs(node)
+    ]
     while pending:
         graph, scopes = pending.pop()
         for inner in graph.node:
             yield from (name for name in inner.input if not any(name in own for own in scopes))
-            for nested in subgraphs(inner):
-                pending.append((nested, (*scopes, local_names(nested))))
+            pending += [(graph, (*scopes, local_names(graph))) for graph in subgraphs(inner)]
 
 
 def local_names(graph: GraphProto) -> set[str]:

@@ -1,15 +1,15 @@
 """Control flow that is decided before the model runs.
 
     y = If(true) {then: z = Op(x)} {else: ...}    -> z = Op(x), y is z
-    y = If(c) {then: x} {else: x}                 -> x
+    y = If(c) {then: Identity(x)} {else: same}    -> Identity(x)
     y = Loop(0, c, x) {...}, Loop(n, false, x)    -> x        without scan outputs in use
 
 The nodes and initializers of the branch move in front of the If, and values that they capture stay
 what they are. A name that another graph of the model uses as well is replaced, because subgraphs
 may repeat each other's names but not those of the graphs around them. The If's outputs hand their
-type and shape to branch outputs that lack them; a branch output that is an outer value, or that
-must be a graph output twice, goes through an Identity where it needs a name of its own. Nested Ifs
-are decided from the outside in, so that a dead branch is never looked at.
+type and shape to branch outputs that lack them; an initializer of a branch that becomes a graph
+output goes through an Identity. Nested Ifs are decided from the outside in, so that a dead branch
+is never looked at.
 
 Refused, each with its reason: a condition that is an initializer and also a graph input; a Loop
 that never runs but whose (empty) scan outputs are used. Subgraphs are rewritten too; functions are
@@ -20,15 +20,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import ClassVar
 
 import onnx_ir as ir
 
 from onnxopt.core.names import Names
 from onnxopt.core.passes import Pass, PassResult, Refusal
-from onnxopt.core.removal import remove_dead, remove_node, subgraphs_of
+from onnxopt.core.removal import remove_dead, remove_node
 from onnxopt.core.rewriting import replace_value
+from onnxopt.core.walking import all_graphs, graph_tree, subgraphs_of
 from onnxopt.graph.values import constant
 
 
@@ -48,7 +49,7 @@ class _Inliner:
         self._model = model
         self._names = Names(model)
         self._uses_of_name = Counter(
-            value.name for graph in model.graphs() for value in _values_of(graph)
+            value.name for graph in all_graphs(model) for value in _values_of(graph)
         )
         self._rewrites: Counter[str] = Counter()
         self._refusals: list[Refusal] = []
@@ -76,16 +77,14 @@ class _Inliner:
         known = constant(condition)
         if known is not None and known.size == 1:
             self._rewrites["constant-if"] += 1
-            taken, other = _BRANCHES if known.reshape(-1)[0] else reversed(_BRANCHES)
-            return self._inline(node, branches[taken], branches[other])
-        then, other_branch = branches.values()
-        if (
-            len(then) == len(other_branch) == 0
-            and not then.initializers
-            and all(a is b for a, b in zip(then.outputs, other_branch.outputs, strict=True))
-        ):
+            names = _BRANCHES if known.reshape(-1)[0] else reversed(_BRANCHES)
+            taken, dead = (branches[name] for name in names)
+            return self._inline(node, taken, dead)
+        then, other = branches.values()
+        passed = _passed_through(then)
+        if passed and passed == _passed_through(other):
             self._rewrites["same-branches"] += 1
-            return self._inline(node, then, other_branch)
+            return self._inline(node, then, other)
         if condition is not None and condition.is_initializer():
             self._refuse(
                 "constant-if",
@@ -97,7 +96,7 @@ class _Inliner:
     def _inline(self, node: ir.Node, branch: ir.Graph, other: ir.Graph) -> list[ir.Node]:
         graph = node.graph
         assert isinstance(graph, ir.Graph)
-        for dead in _with_subgraphs(other):
+        for dead in graph_tree(other):
             self._uses_of_name.subtract(value.name for value in _values_of(dead))
         outputs = list(branch.outputs)
         branch.outputs.clear()
@@ -147,12 +146,20 @@ class _Inliner:
 _BRANCHES = ("then_branch", "else_branch")
 
 
+def _passed_through(branch: ir.Graph) -> list[ir.Value | None]:
+    """The outer values that a branch returns unchanged, through Identity nodes; else nothing."""
+    outer = []
+    for value in branch.outputs:
+        node = value.producer()
+        if node is None or node.domain or node.op_type != "Identity":
+            return []
+        outer.append(node.inputs[0])
+    inside = any(value is None or value.graph is branch for value in outer)
+    return [] if inside else outer
+
+
 def _values_of(graph: ir.Graph) -> Iterator[ir.Value]:
     yield from graph.inputs
     yield from (value for value in graph.initializers.values() if not value.is_graph_input())
     for node in graph:
         yield from node.outputs
-
-
-def _with_subgraphs(graph: ir.Graph) -> Iterable[ir.Graph]:
-    return (graph, *graph.subgraphs())

@@ -32,6 +32,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxopt.core.passes import Pass, PassResult, Refusal
+from onnxopt.core.walking import graph_tree
 from onnxopt.graph.mapped import tensor_chunks
 
 _RULE = "denormal-weight"
@@ -96,7 +97,7 @@ class FlushDenormals(Pass):
 def _weights(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
     """Initializers and Constants of a type in which denormals are slow."""
     bodies = [model.graph, *(function.graph for function in model.functions.values())]
-    for graph in (inner for body in bodies for inner in (body, *body.subgraphs())):
+    for graph in (inner for body in bodies for inner in graph_tree(body)):
         for value in graph.initializers.values():
             if value.const_value is not None and value.const_value.dtype in _FORMATS:
                 yield value, value.const_value

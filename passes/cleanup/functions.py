@@ -27,8 +27,9 @@ import onnx_ir as ir
 from onnxopt.core.errors import InvalidInputError, InvalidModelError
 from onnxopt.core.names import Names
 from onnxopt.core.passes import Pass, PassResult, Refusal
-from onnxopt.core.removal import remove_node, subgraphs_of
+from onnxopt.core.removal import remove_node
 from onnxopt.core.rewriting import replace_value
+from onnxopt.core.walking import all_nodes, graph_tree, subgraphs_of
 
 _RULE = "inline-function"
 
@@ -63,8 +64,9 @@ class InlineFunctions(Pass):
         _check_recursion(model)
         inliner = _Inliner(model, frozenset(self.keep))
         inliner.run(model.graph, model.opset_imports)
-        # Functions that stay, because they are kept or refused, may call others.
+        # Functions that stay, because they are kept, refused or not called, may call others.
         pending = inliner.called_by(model.graph)
+        pending += [key for key in model.functions if key not in inliner.inlined]
         stay: dict[ir.OperatorIdentifier, None] = {}
         while pending:
             identifier = pending.pop()
@@ -73,7 +75,7 @@ class InlineFunctions(Pass):
                 function = model.functions[identifier]
                 inliner.reserve_names(function)
                 inliner.run(function.graph, function.opset_imports)
-                pending.extend(inliner.called_by(function))
+                pending.extend(inliner.called_by(function.graph))
         for identifier in inliner.inlined:
             if identifier not in stay:
                 del model.functions[identifier]
@@ -88,7 +90,7 @@ def _check_recursion(model: ir.Model) -> None:
     calls = {
         identifier: {
             node.op_identifier()
-            for node in function.all_nodes()
+            for node in all_nodes(function.graph)
             if node.op_identifier() in model.functions
         }
         for identifier, function in model.functions.items()
@@ -111,19 +113,19 @@ class _Inliner:
         self.refusals: list[Refusal] = []
         self.inlined: set[ir.OperatorIdentifier] = set()
 
-    def called_by(self, body: ir.Graph | ir.Function) -> list[ir.OperatorIdentifier]:
-        calls = (node.op_identifier() for node in body.all_nodes())
+    def called_by(self, graph: ir.Graph) -> list[ir.OperatorIdentifier]:
+        calls = (node.op_identifier() for node in all_nodes(graph))
         return [identifier for identifier in calls if identifier in self._functions]
 
     def reserve_names(self, function: ir.Function) -> None:
         """New names in the function must differ from those that it has."""
-        for graph in (function.graph, *function.subgraphs()):
+        for graph in graph_tree(function.graph):
             for value in _values_of(graph):
                 self._names.unique(value.name or "")
 
     def run(self, graph: ir.Graph, imports: dict[str, int]) -> None:
         """Inlines the calls in a graph and its subgraphs."""
-        work = deque(graph.all_nodes())
+        work = deque(all_nodes(graph))
         while work:
             node = work.popleft()
             function = self._functions.get(node.op_identifier())
@@ -190,11 +192,11 @@ class _Inliner:
 
     def _rename(self, body: ir.Function, call: ir.Node) -> None:
         prefix = f"{call.name}/" if call.name else ""
-        for graph in (body.graph, *body.subgraphs()):
+        for graph in graph_tree(body.graph):
             for value in _values_of(graph):
                 if value.name and not (graph is body.graph and value.is_graph_input()):
                     value.name = self._names.unique(prefix + value.name)
-        for node in body.all_nodes():
+        for node in all_nodes(body.graph):
             node.name = self._names.unique_node(prefix + (node.name or node.op_type))
             for key, text in call.metadata_props.items():
                 node.metadata_props.setdefault(key, text)
@@ -208,13 +210,13 @@ def _values_of(graph: ir.Graph) -> list[ir.Value]:
 
 
 def _domains(function: ir.Function) -> set[str]:
-    return {node.domain for node in function.all_nodes()}
+    return {node.domain for node in all_nodes(function.graph)}
 
 
 def _with_inner_nodes(node: ir.Node) -> Iterator[ir.Node]:
     yield node
     for graph in subgraphs_of(node):
-        yield from graph.all_nodes()
+        yield from all_nodes(graph)
 
 
 def _redirect(value: ir.Value, target: ir.Value | None) -> None:
@@ -224,7 +226,7 @@ def _redirect(value: ir.Value, target: ir.Value | None) -> None:
 
 def _bind_attributes(body: ir.Function, call: ir.Node) -> None:
     """Gives every attribute reference in the body its value; without one it is left out."""
-    for node in body.all_nodes():
+    for node in all_nodes(body.graph):
         for name, attribute in list(node.attributes.items()):
             reference = attribute.ref_attr_name
             if reference is None:

@@ -158,6 +158,10 @@ class _Bounds:
         array = constant(value)
         if array is not None:
             return _largest(array)
+        producer = value.producer()
+        if producer is not None and not _is_followed(producer):
+            kind = f"{producer.domain}::{producer.op_type}".removeprefix("::")
+            raise _UnboundedError(f"{kind} may give an infinity or NaN")
         dtype = _dtype(value, depth)
         if dtype is not None and not dtype.is_floating_point():
             if dtype == ir.DataType.BOOL:
@@ -200,8 +204,8 @@ class _Bounds:
 
     def _computed(self, value: ir.Value, depth: int, assumed: float) -> float:
         node = value.producer()
-        if node is None or node.domain not in ("", "com.microsoft"):
-            raise _UnboundedError("a graph input or an unknown operator may give -inf or NaN")
+        if node is None:
+            raise _UnboundedError("a graph input may hold -inf or NaN")
         op, inputs = node.op_type, node.inputs
         if op in _COMPUTED:
             if self._assume:
@@ -209,12 +213,21 @@ class _Bounds:
             raise _UnboundedError(f"the result of {op} may overflow")
         if op in _FROM_INPUTS:
             return _FROM_INPUTS[op](*(self.of(item, depth) for item in _operands(op, inputs)))
-        if op == "Div":
-            divisor = constant(inputs[1])
-            if divisor is None or divisor.size == 0 or not np.abs(divisor).min() > 0:
-                raise _UnboundedError("it is divided by what may be zero")
-            return self.of(inputs[0], depth) / float(np.abs(divisor).min())
-        raise _UnboundedError(f"{op} may give an infinity or NaN")
+        divisor = constant(inputs[1])
+        if divisor is None or divisor.size == 0 or not np.abs(divisor).min() > 0:
+            raise _UnboundedError("it is divided by what may be zero")
+        return self.of(inputs[0], depth) / float(np.abs(divisor).min())
+
+
+def _is_followed(node: ir.Node) -> bool:
+    """True for integers of any origin, and for operators whose bound is known or assumed."""
+    dtype = node.outputs[0].dtype
+    if dtype is not None and not dtype.is_floating_point():
+        return True
+    if node.domain == "com.microsoft":
+        return node.op_type == "FusedMatMul"
+    known = node.op_type in _COMPUTED or node.op_type in _FROM_INPUTS or node.op_type == "Div"
+    return known and not node.domain
 
 
 def _operands(op: str, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value | None]:

@@ -23,7 +23,7 @@ from onnxscript.version_converter import ConvertVersionPass
 
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.core.passes import Pass, PassResult
-from onnxopt.graph.operators import newest_opset
+from onnxopt.graph.known_operators import newest_opset
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -27,8 +27,9 @@ import onnx_ir as ir
 
 from onnxopt.core.names import Names
 from onnxopt.core.passes import Pass, PassResult, Refusal
-from onnxopt.core.removal import remove_dead, subgraphs_of
+from onnxopt.core.removal import remove_dead
 from onnxopt.core.rewriting import replace_value
+from onnxopt.core.walking import subgraphs_of
 from onnxopt.graph.values import constant, opset_version
 
 _RULE = "common-subexpression"
@@ -82,7 +83,7 @@ class _Sweep:
 
     def visit(self, graph: ir.Graph, seen: _Table) -> None:
         for node in graph:
-            bodies = list(subgraphs_of(node))
+            bodies = subgraphs_of(node)
             for body in bodies:
                 self.visit(body, seen.new_child())
             key = None if bodies else _key(node)

@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
 from typing import ClassVar
 
 import onnx_ir as ir
 
 from onnxopt.core.passes import Pass, PassResult
-from onnxopt.core.removal import is_dead, remove_dead, subgraphs_of
+from onnxopt.core.removal import is_dead, remove_dead
+from onnxopt.core.walking import all_nodes, graph_tree, subgraphs_of
 
 # Outputs that may be left out by (domain, op type). Trailing ones are dropped, others get no name.
 _OPTIONAL_OUTPUTS: dict[tuple[str, str], frozenset[int]] = {
@@ -64,7 +64,7 @@ class RemoveUnused(Pass):
 def _sweep(graph: ir.Graph, rewrites: Counter[str]) -> None:
     dropped = True
     while dropped:
-        nodes = list(graph.all_nodes())
+        nodes = list(all_nodes(graph))
         dead = [node for node in nodes if node.outputs and is_dead(node)]
         removed, _ = remove_dead(dead)
         rewrites["unused-node"] += removed
@@ -76,7 +76,7 @@ def _sweep(graph: ir.Graph, rewrites: Counter[str]) -> None:
                 count = _drop_control_flow_outputs(node)
                 rewrites["unused-branch-output"] += count
                 dropped = dropped or bool(count)
-    for owner in (graph, *graph.subgraphs()):
+    for owner in graph_tree(graph):
         for name, value in list(owner.initializers.items()):
             if not (value.uses() or value.is_graph_input() or value.is_graph_output()):
                 del owner.initializers[name]
@@ -156,28 +156,25 @@ def _rebuild(node: ir.Node, kept: list[ir.Value]) -> None:
 
 def _remove_functions(model: ir.Model, rewrites: Counter[str]) -> None:
     used: set[ir.OperatorIdentifier] = set()
-    pending: list[ir.Graph | ir.Function] = [model.graph]
+    pending = [model.graph]
     while pending:
-        for node in pending.pop().all_nodes():
+        for node in all_nodes(pending.pop()):
             function = model.functions.get(node.op_identifier())
             if function is not None and function.identifier() not in used:
                 used.add(function.identifier())
-                pending.append(function)
+                pending.append(function.graph)
     for identifier in [key for key in model.functions if key not in used]:
         del model.functions[identifier]
         rewrites["unused-function"] += 1
 
 
 def _remove_opset_imports(model: ir.Model, rewrites: Counter[str]) -> None:
-    used = {"", *(function.domain for function in model.functions.values())}
-    bodies: list[Iterator[ir.Node]] = [model.graph.all_nodes()]
+    used = {"", *(node.domain for node in all_nodes(model.graph))}
     for function in model.functions.values():
-        own = {node.domain for node in function.all_nodes()}
+        own = {"", *(node.domain for node in all_nodes(function.graph))}
+        rewrites["unused-opset-import"] += _forget(function.opset_imports, own)
         # Runtimes look up the domains of a function's nodes in the model as well.
-        used |= own
-        rewrites["unused-opset-import"] += _forget(function.opset_imports, own | {""})
-    for body in bodies:
-        used.update(node.domain for node in body)
+        used |= own | {function.domain}
     rewrites["unused-opset-import"] += _forget(model.opset_imports, used)
 
 

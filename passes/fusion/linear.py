@@ -143,7 +143,7 @@ def read_linear(node: ir.Node, add: ir.Node | None = None) -> Linear | str | Non
         array = constant(bias)
         if array is None:
             return None if add is not None else "the bias is not a constant"
-        if linear.per_channel(array) is None:
+        if _as_bias(linear, array) is None:
             return None
     return linear
 
@@ -239,10 +239,17 @@ def _bias(linear: Linear) -> Float64 | None:
         return None
     array = constant(linear.bias)
     assert array is not None
-    bias = linear.per_channel(array)
+    bias = _as_bias(linear, array)
     assert bias is not None
     attribute = linear.node.attributes.get("beta") if linear.node.op_type == "Gemm" else None
     return bias if attribute is None else bias * attribute.as_float()
+
+
+def _as_bias(linear: Linear, array: NDArray[Any]) -> Float64 | None:
+    # The bias of a Conv is a list of channels and does not broadcast.
+    if linear.is_conv:
+        return array.astype(np.float64) if array.shape == (linear.channels,) else None
+    return linear.per_channel(array)
 
 
 def _scale_outputs(linear: Linear, array: Float64, scale: Float64) -> Float64:

@@ -54,20 +54,29 @@ def test_branch_moves_out_when_the_condition_is_a_constant_of_shape_1() -> None:
     )  # fmt: skip
 
 
-def test_outer_value_is_used_directly_when_a_branch_returns_it() -> None:
-    # A branch of ONNX text cannot return an outer value; exporters write such branches.
-    model = _model()
-    node = model.graph[1]
-    branch = node.attributes["then_branch"].as_graph()
-    inner = branch[0]
-    branch.outputs.clear()
-    branch.remove(inner, safe=True)
-    a = model.graph[0].outputs[0]
-    branch.outputs._data = None if False else branch.outputs.data  # type: ignore[attr-defined]
-    branch.outputs.data.append(a)
-    result = InlineConstantIf()(model)
-    assert result.rewrites["constant-if"] == 1
-    assert [node.op_type for node in model.graph] == ["Neg", "Abs"]
+def test_if_goes_when_both_branches_pass_the_same_value_through() -> None:
+    model = parse_model(
+        _IF.format(then="p = Identity(a)", other="q = Identity(a)").replace(
+            "(float[N,2] x)", "(float[N,2] x, bool c)"
+        )
+    )
+    assert_rewrites(
+        InlineConstantIf(),
+        model,
+        expect=["Neg", "Identity", "Abs"],
+        rewrites={"same-branches": 1},
+        rtol=0,
+        atol=0,
+    )
+
+
+def test_if_stays_when_its_branches_pass_different_values_through() -> None:
+    model = parse_model(
+        _IF.format(then="p = Identity(a)", other="q = Identity(x)").replace(
+            "(float[N,2] x)", "(float[N,2] x, bool c)"
+        )
+    )
+    assert not InlineConstantIf()(model).modified
 
 
 def test_initializers_of_the_branch_move_too() -> None:
@@ -206,14 +215,20 @@ _LOOP = """g (float[2] x, int64 m, bool k0) => (float[2] y{outputs}) {{
 
 @pytest.mark.parametrize(("trips", "condition"), [("zero", "k0"), ("m", "no"), ("zero", "no")])
 def test_loop_goes_when_it_never_runs(trips: str, condition: str) -> None:
+    known = {"zero": np.array(0, np.int64), "no": np.array(False)}
     model = parse_model(
         _LOOP.format(outputs="", tail="", trips=trips, condition=condition),
-        {"zero": np.array(0, np.int64), "no": np.array(False)},
+        {name: array for name, array in known.items() if name in (trips, condition)},
     )
     assert_rewrites(
-        InlineConstantIf(), model, expect=["Abs"], rewrites={"zero-trip-loop": 1}, rtol=0, atol=0,
+        InlineConstantIf(),
+        model,
+        expect=["Abs"],
+        rewrites={"zero-trip-loop": 1},
+        rtol=0,
+        atol=0,
         feeds={"x": np.ones(2, np.float32), "m": np.array(3), "k0": np.array(True)},
-    )  # fmt: skip
+    )
 
 
 def test_loop_is_refused_when_its_empty_scan_output_is_used() -> None:

@@ -174,6 +174,17 @@ def test_function_stays_when_keep_names_it_and_its_own_calls_are_inlined() -> No
     assert [function.name for function in model.functions.values()] == ["Twice"]
 
 
+def test_function_that_nobody_calls_loses_its_calls_too() -> None:
+    model = parse_model(
+        f"""{_HEAD} g (float[N] x) => (float[N] y) {{ y = f.Soft(x) }}
+        <domain: "f", opset_import: ["" : 18, "f" : 1]> Unused (p) => (r) {{ r = f.Soft(p) }}
+        {_SOFT}"""
+    )
+    assert_rewrites(InlineFunctions(), model, expect=["Exp", "Neg"], rewrites=2, rtol=0, atol=0)
+    (unused,) = model.functions.values()
+    assert [node.op_type for node in unused] == ["Exp", "Neg"]
+
+
 def test_error_lists_the_functions_when_keep_is_misspelled() -> None:
     model = parse_model(f"{_HEAD} g (float[N] x) => (float[N] y) {{ y = f.Soft(x) }} {_SOFT}")
     with pytest.raises(InvalidInputError, match="the functions of the model are f::Soft"):
@@ -185,9 +196,7 @@ def test_reason_is_given_when_the_opsets_differ() -> None:
         f"""{_HEAD} g (float[N] x) => (float[N] y) {{ y = f.Old(x) }}
         <domain: "f", opset_import: ["" : 12]> Old (p) => (r) {{ r = Neg(p) }}"""
     )
-    assert_refuses(
-        InlineFunctions(), model, "version 12 of domain 'ai.onnx'"
-    )
+    assert_refuses(InlineFunctions(), model, "version 12 of domain 'ai.onnx'")
 
 
 def test_domain_is_imported_when_only_the_function_uses_it() -> None:

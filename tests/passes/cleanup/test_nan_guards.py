@@ -62,17 +62,7 @@ def test_guard_goes_when_every_row_has_a_finite_score(
     masking: str, weights: dict[str, Any], inputs: str
 ) -> None:
     model = _attention(masking, weights, inputs)
-    result = RemoveNanGuards()(model.clone())
-    assert not result.refusals
-    before = [node.op_type for node in model.graph]
     assert_rewrites(
-        RemoveNanGuards(),
-        model,
-        expect=[*(op for op in before[1:-2])],
-        rewrites={"nan-guard": 1},
-        rtol=0,
-        atol=0,
-    ) if False else assert_rewrites(
         RemoveNanGuards(), model, expect=None, rewrites={"nan-guard": 1}, rtol=0, atol=0
     )
     assert "IsNaN" not in {node.op_type for node in model.graph}
@@ -104,7 +94,7 @@ def test_guard_goes_when_every_row_has_a_finite_score(
         ),
         ("z = Log(scores)", {}, "", "Log may give"),
         ("z = Div(scores, k2)", {}, ", float[N,4,4] k2", "may be zero"),
-        ("z = my.Op(scores)", {}, "", "unknown operator"),
+        ("z = my.Op(scores)", {}, "", "my::Op may give"),
     ],
 )
 def test_reason_is_given_when_a_row_may_be_nan(
@@ -217,9 +207,7 @@ def test_guard_in_a_branch_goes() -> None:
             >
         }"""
     )
-    assert_rewrites(
-        RemoveNanGuards(), model, expect=["Cast", "Constant", "If"], rewrites=1, rtol=0, atol=0
-    )
+    assert_rewrites(RemoveNanGuards(), model, expect=["Cast", "If"], rewrites=1, rtol=0, atol=0)
 
 
 def test_cost_is_linear_when_the_scores_are_a_long_diamond() -> None:

@@ -26,7 +26,8 @@ def normal(*shape: int, dtype: Any = np.float32) -> NDArray[Any]:
 @pytest.mark.parametrize("shape", [(), (1,), (6, 1, 1), (1, 6, 1, 1)])
 def test_conv_takes_the_operation_behind_it(formula: str, shape: tuple[int, ...]) -> None:
     model = parse_model(
-        f"g (float[N,4,5,5] x) => (float[N,6,3,3] y) {{ c = Conv <group = 2> (x, w) y = {formula} }}",
+        f"""g (float[N,4,5,5] x) => (float[N,6,3,3] y)
+        {{ c = Conv <group = 2> (x, w) y = {formula} }}""",
         {"w": normal(6, 2, 3, 3), "k": normal(*shape)},
     )
     assert_rewrites(FuseConvArithmetic(), model, expect=["Conv"], rewrites=1, rtol=1e-4, atol=1e-4)
@@ -123,7 +124,7 @@ def test_operation_behind_stays_when_it_cannot_be_folded(
     model = parse_model(
         f"""g (float[N,4,5,5] x) => (float[N,6,3,3] y{outputs}) <float zero = {{0}}>
         {{ c = Conv(x, w) y = {formula} }}""",
-        {"w": normal(6, 4, 3, 3), "k": normal(6, 1, 1)},
+        {"w": normal(6, 4, 3, 3)} | ({} if "zero" in formula else {"k": normal(6, 1, 1)}),
     )
     assert_refuses(FuseConvArithmetic(), model, reason)
 
@@ -228,7 +229,7 @@ def test_linear_nodes_take_the_scale_before_them(
 def test_factor_stays_silently_when_it_belongs_to_something_else(text: str) -> None:
     model = parse_model(
         f"g (float[N,5] x) => (float[N,6] y) <float h = {{0.5}}> {{ {text} }}",
-        {"w": normal(5, 6), "k": normal(5)},
+        {"w": normal(5, 6)} | ({"k": normal(5)} if "k)" in text else {}),
     )
     result = FuseConvArithmetic()(model)
     assert not result.modified
@@ -250,7 +251,7 @@ def test_type_is_kept_when_weights_are_not_float(name: str, dtype: Any, toleranc
 
 def test_subgraph_is_folded_when_the_pattern_lies_inside() -> None:
     model = parse_model(
-        """g (float[N,4] x, bool k) => (float[N,6] y) <float h = {0.5}> {
+        """g (float[N,4] x, bool k) => (float[N,6] y) <float h = {0.5}, float[1] w = {0}> {
             y = If (k) <
                 then_branch = a () => (float[N,6] p) { c = Gemm(x, w) p = Mul(c, h) },
                 else_branch = e () => (float[N,6] q) { q = Gemm(x, w) }

@@ -65,7 +65,8 @@ def test_conv_is_rescaled_when_it_comes_first(
 @pytest.mark.parametrize("opset", [7, 8, 9, 13, 14, 15, 21])
 def test_conv_is_rescaled_when_the_opset_changes(opset: int) -> None:
     model = parse_model(
-        f"g (float[N,3,H,W] x) => (float[N,4,H,W] y) {{ c = Conv <pads = [1,1,1,1]> (x, w) y = {BN} }}",
+        f"""g (float[N,3,H,W] x) => (float[N,4,H,W] y)
+        {{ c = Conv <pads = [1,1,1,1]> (x, w) y = {BN} }}""",
         {"w": normal(4, 3, 3, 3), **statistics(4)},
         opset=opset,
     )
@@ -221,7 +222,8 @@ def test_constants_are_required_when_folding(unknown: str) -> None:
 
 def test_middle_stays_when_it_is_a_graph_output() -> None:
     model = parse_model(
-        f"g (float[N,3,6,6] x) => (float[N,4,4,4] y, float[N,4,4,4] c) {{ c = Conv(x, w) y = {BN} }}",
+        f"""g (float[N,3,6,6] x) => (float[N,4,4,4] y, float[N,4,4,4] c)
+        {{ c = Conv(x, w) y = {BN} }}""",
         {"w": normal(4, 3, 3, 3), **statistics(4)},
     )
     assert_refuses(FuseConvBatchNorm(), model, "other users")
@@ -260,7 +262,8 @@ def test_shared_weight_is_folded_when_all_users_are_normalized_alike() -> None:
 
 def test_subgraph_is_folded_when_its_weights_lie_outside() -> None:
     model = parse_model(
-        """g (float[N,3,6,6] x, bool k) => (float[N,4,4,4] y) {
+        """g (float[N,3,6,6] x, bool k) => (float[N,4,4,4] y)
+        <float[1] w = {0}, float[1] s = {0}, float[1] t = {0}, float[1] m = {0}, float[1] v = {0}> {
             y = If (k) <
                 then_branch = a () => (float[N,4,4,4] p) {
                     c = Conv(x, w) p = BatchNormalization(c, s, t, m, v)
@@ -314,6 +317,7 @@ def test_matmul_takes_the_normalization_before_it() -> None:
         f"g (float[N,4] c) => (float[N,5] y) {{ n = {BN} y = MatMul(n, w) }}",
         {"w": normal(4, 5), **statistics(4)},
     )
+    ir.passes.common.ShapeInferencePass()(model)
     expect = ["MatMul", "Add"]
     assert_rewrites(FuseConvBatchNorm(), model, expect=expect, rewrites=1, rtol=1e-4, atol=1e-4)
 

@@ -139,7 +139,7 @@ def test_max_pool_takes_zeros_when_nothing_is_negative() -> None:
 def test_max_pool_keeps_zeros_when_it_is_dilated() -> None:
     model = parse_model(
         f"""g (float[N,4,7,8] x) => (float[N,4,H,W] y) <{P4}>
-        {{ r = Relu(x) c = Pad(r, p) y = MaxPool <kernel_shape = [3, 3], dilations = [2, 2]> (c) }}"""
+        {{ r = Relu(x) c = Pad(r, p) y = MaxPool <kernel_shape = [3,3], dilations = [2,2]> (c) }}"""
     )
     assert_refuses(FusePads(), model, "can exceed")
 
@@ -198,7 +198,7 @@ def test_other_float_types_are_folded(name: str, dtype: Any) -> None:
 
 def test_subgraph_is_rewritten_when_the_pattern_lies_inside() -> None:
     model = parse_model(
-        f"""g (float[N,4,5,6] x, bool k) => (float[N,6,H,W] y) <{P4}> {{
+        f"""g (float[N,4,5,6] x, bool k) => (float[N,6,H,W] y) <{P4}, float[1] w = {{0}}> {{
             y = If (k) <
                 then_branch = a () => (float[N,6,H,W] t) {{ c = Pad(x, p) t = Conv(c, w) }},
                 else_branch = e () => (float[N,6,H,W] q) {{ q = Conv(x, w) }}

@@ -1,0 +1,47 @@
+"""Value types that onnx_ir has no class for: maps, opaque types, and sequences of them.
+
+scikit-learn's classifiers return `seq(map(int64, float))`. Such a type is taken out of the message
+before onnx_ir sees it, kept in the value's `meta`, and put back when the model is saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, TypeProto, ValueInfoProto
+
+TYPE_KEY: Final = "onnxopt.type_proto"
+"""Key in `ir.Value.meta` of a serialized TypeProto."""
+
+
+def clear_unsupported_types(values: Iterable[Iterable[ValueInfoProto]]) -> dict[str, bytes]:
+    """Clears the types that onnx_ir cannot hold; returns them, serialized, by the value's name."""
+    taken: dict[str, bytes] = {}
+    for infos in values:
+        for info in infos:
+            if not _is_supported(info.type):
+                taken[info.name] = info.type.SerializeToString()
+                info.ClearField("type")
+    return taken
+
+
+def restore_types(graph: ir.Graph, proto: GraphProto) -> None:
+    """Puts the types of a graph's inputs and outputs back into its message."""
+    for values, infos in ((graph.inputs, proto.input), (graph.outputs, proto.output)):
+        for value, info in zip(values, infos, strict=True):
+            if TYPE_KEY in value.meta and not info.HasField("type"):
+                info.type.ParseFromString(value.meta[TYPE_KEY])
+
+
+def _is_supported(value_type: TypeProto) -> bool:
+    while True:
+        kind = value_type.WhichOneof("value")
+        if kind not in ("sequence_type", "optional_type"):
+            return kind in (None, "tensor_type", "sparse_tensor_type")
+        value_type = getattr(value_type, kind).elem_type
+        if value_type.WhichOneof("value") is None:
+            return False
