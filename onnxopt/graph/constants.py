@@ -32,9 +32,9 @@ def constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:
             tensor: ir.TensorProtocol = attribute.value
             return tensor
         case "value_float" | "value_floats":
-            return ir.tensor(np.array(attribute.value, np.float32), name=output)
+            return ir.Tensor(np.array(attribute.value, np.float32), name=output)
         case "value_int" | "value_ints":
-            return ir.tensor(np.array(attribute.value, np.int64), name=output)
+            return ir.Tensor(np.array(attribute.value, np.int64), name=output)
         case "value_string" | "value_strings":
             is_list = name == "value_strings"
             texts = attribute.as_strings() if is_list else [attribute.as_string()]
@@ -90,6 +90,15 @@ class Constants:
         self._computations[node] = computation
         for output in node.outputs:
             self._pending[output] = node
+
+    def discard(self, node: ir.Node) -> None:
+        """Forgets what was noted for a node."""
+        self._computations.pop(node, None)
+        self.failures.pop(node, None)
+        for output in node.outputs:
+            self._tensors.pop(output, None)
+            self._arrays.pop(output, None)
+            self._pending.pop(output, None)
 
     def tensor(self, value: ir.Value) -> ir.TensorProtocol | None:
         """The stored tensor of an initializer or a Constant node."""

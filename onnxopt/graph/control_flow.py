@@ -48,6 +48,7 @@ def _sweep_body(inference: Inference, graph: ir.Graph, inputs: Sequence[Fact]) -
             known = Fact(said.dtype, None, said.other)
         inference.facts[value] = known
         store(value, known)
+    inference.forget(graph)
     inference.sweep(graph)
     return [inference.facts.get(value, UNKNOWN) for value in graph.outputs]
 

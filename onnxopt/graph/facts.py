@@ -78,7 +78,8 @@ def type_proto(fact: Fact) -> onnx.TypeProto:
     """The protobuf type; the caller must not change it."""
     if fact.other is not None:
         return onnx.TypeProto.FromString(fact.other)
-    return onnx.helper.make_tensor_type_proto(fact.dtype, fact.dims)
+    made: onnx.TypeProto = onnx.helper.make_tensor_type_proto(fact.dtype, fact.dims)
+    return made
 
 
 def from_type_proto(

@@ -9,8 +9,9 @@ import onnx_ir as ir
 
 from onnxopt.core.names import Names
 from onnxopt.core.passes import Refusal
-from onnxopt.core.removal import remove_dead, remove_node, subgraphs_of
+from onnxopt.core.removal import remove_dead, remove_node
 from onnxopt.core.rewriting import replace_value
+from onnxopt.core.walking import subgraphs_of
 from onnxopt.graph.growth import Growth
 from onnxopt.graph.inference import infer_model
 from onnxopt.graph.shape_inputs import is_noop_expand, shape_input
@@ -43,6 +44,7 @@ class Folding:
         """Folds."""
         self._collect(self._model.graph)
         for node in self._order:
+            self._resolve_cast_like(node)
             self._rewrite_shape_input(node)
         # Consumers are decided on before producers: a producer whose consumers are all folded
         # needs no initializer.
@@ -55,7 +57,7 @@ class Folding:
         self._remove_obsolete_initializers()
         for node, reason in self._constants.failures.items():
             self._refuse(node, reason)
-        for node, reason in self._inference.oversized.items():
+        for node, reason in self._inference.values.oversized.items():
             self._refuse(node, reason)
 
     def _collect(self, graph: ir.Graph) -> None:
@@ -68,6 +70,21 @@ class Folding:
         if node.graph is not None:
             self.refusals.append(Refusal(_RULE, node.name or node.op_type, reason))
 
+    def _resolve_cast_like(self, node: ir.Node) -> None:
+        """CastLike to a type that inference knows is a Cast."""
+        if node.op_type != "CastLike" or node.domain or node.outputs[0] in self._constants:
+            return
+        dtype = self._inference.facts[node.outputs[0]].dtype
+        if not dtype or len(node.inputs) < 2:
+            return
+        like = node.inputs[1]
+        node.resize_inputs(1)
+        node.op_type = "Cast"
+        node.attributes["to"] = ir.AttrInt64("to", dtype)
+        self.rewrites["resolve-cast-like"] += 1
+        if like is not None:
+            self._drop_unused(like)
+
     def _rewrite_shape_input(self, node: ir.Node) -> None:
         if node.outputs[0] in self._constants:
             return
@@ -75,7 +92,7 @@ class Folding:
             source = node.inputs[0]
             assert source is not None
             node.outputs[0].replace_all_uses_with(source)
-            self._remove(node)
+            remove_dead([node])
             self.rewrites["remove-expand"] += 1
             return
         found = shape_input(self._inference, node)
@@ -104,7 +121,7 @@ class Folding:
         if value is None:
             array = np.array(items, np.int64)
             name = self._names.unique(f"{computed.name or 'shape'}_known")
-            value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+            value = ir.Value(name=name, const_value=ir.Tensor(array, name=name))
             value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.INT64
             graph.register_initializer(value)
             self._constants.add_array(value, array)
@@ -115,13 +132,7 @@ class Folding:
         """Removes the computation of a value that lost its last user."""
         producer = value.producer()
         if producer is not None:
-            self._remove_chain([producer])
-
-    def _remove(self, node: ir.Node) -> None:
-        self._remove_chain([node])
-
-    def _remove_chain(self, nodes: list[ir.Node]) -> None:
-        remove_dead(nodes)
+            remove_dead([producer])
 
     def _decide(self, node: ir.Node) -> None:
         """Folds the node, or leaves it and so makes its inputs needed."""
@@ -151,7 +162,7 @@ class Folding:
                 if isinstance(array, str):
                     self._refuse(node, array)
                     return
-                tensor = ir.tensor(array)
+                tensor = ir.Tensor(array)
             tensors.append(tensor)
         for value, tensor in zip(needed, tensors, strict=True):
             self._materialize(graph, node, value, tensor)

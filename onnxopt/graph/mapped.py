@@ -217,11 +217,11 @@ def blocks(array: Array, chunk_bytes: int) -> Iterator[Array]:
             yield array
         return
     row_bytes = array.nbytes // len(array)
-    if row_bytes > chunk_bytes:
+    if row_bytes > chunk_bytes and array.ndim > 1:
         for row in array:
             yield from blocks(row, chunk_bytes)
         return
-    rows = chunk_bytes // row_bytes
+    rows = max(1, chunk_bytes // row_bytes)
     for start in range(0, len(array), rows):
         yield array[start : start + rows]
 

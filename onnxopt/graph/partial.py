@@ -25,10 +25,7 @@ Element = int | bool | str | None
 # Shapes and the index tensors around them; more elements would cost more than they tell.
 MOST_ELEMENTS = 1024
 
-_INTEGERS = frozenset(
-    (ir.DataType.INT8, ir.DataType.INT16, ir.DataType.INT32, ir.DataType.INT64)
-    + (ir.DataType.UINT8, ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.UINT64)
-)
+_INTEGERS = frozenset(dtype for dtype in ir.DataType if dtype.is_integer())
 _INT64 = np.iinfo(np.int64)
 
 # Operators that move elements, with the inputs whose elements they move (None: all of them).
@@ -51,6 +48,11 @@ _MOVING: Mapping[str, tuple[int, ...] | None] = {
     "Transpose": (0,),
     "Unsqueeze": (0,),
 }
+
+
+def has_rule(node: ir.Node) -> bool:
+    """True if `compute` can do anything with nodes of this operator."""
+    return node.op_type in _MOVING or node.op_type in _RULES
 
 
 def compute(

@@ -21,12 +21,12 @@ from onnxopt.graph.operators import attribute_values
 from onnxopt.graph.symbolic import Dim
 
 # Inputs whose values decide the shape of the outputs, by operator.
-_REDUCTIONS = (
-    "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd "
-    "ReduceSum ReduceSumSquare"
-).split()
+_REDUCTIONS = """
+ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
+ReduceSumSquare
+"""
 VALUE_INPUTS: Mapping[str, tuple[int, ...]] = {
-    **dict.fromkeys(_REDUCTIONS, (1,)),
+    **dict.fromkeys(_REDUCTIONS.split(), (1,)),
     "AffineGrid": (1,),
     "BlackmanWindow": (0,),
     "CenterCropPad": (1,),
@@ -54,7 +54,7 @@ VALUE_INPUTS: Mapping[str, tuple[int, ...]] = {
 }
 # The sizes depend on values that no inference sees.
 _DATA_DEPENDENT = frozenset(
-    "Compress NonMaxSuppression NonZero StringSplit Unique ImageDecoder TfIdfVectorizer".split()
+    ("Compress", "ImageDecoder", "NonMaxSuppression", "NonZero", "StringSplit", "Unique")
 )
 
 
@@ -162,7 +162,7 @@ class SchemaTypes:
         if all(
             other is not None or (dims is not None and None not in dims) for _, dims, other in raw
         ):
-            facts = [Fact(*item) for item in raw]  # type: ignore[arg-type]
+            facts = [Fact(*item) for item in raw]  # type: ignore[arg-type] # no None left
             return Inferred(raw, facts, None)
         repeatable = key is not None and _sizes_follow_from(node, inputs, constants)
         return Inferred(raw, None, key if repeatable else None)

@@ -33,7 +33,7 @@ _SAME_AS_RAW = {_FLOAT_DATA: _FLOAT, _DOUBLE_DATA: _DOUBLE}
 
 # Smaller tensors cost less inside the message than as an object of their own.
 CUT_BYTES: Final = 2048
-_MOST_FIELDS: Final = 5_000_000
+_MOST_FIELDS: Final = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Is a model's graph sound? Checked on the protobuf message, before it becomes an ir.Model.
 
 onnx.checker refuses real models (unknown operators, old opsets) and knows more than our passes
-need; this checks what would make a pass or ONNX Runtime go wrong, in time linear in the size of the
-graph and without recursion: names are defined once and before they are used, attributes hold what their
-type says, tensors hold the data that they declare.
+need. This checks what would make a pass or ONNX Runtime go wrong, in time linear in the size of
+the graph and without recursion: names are defined once and before they are used, attributes hold
+what their type says, tensors hold the data that they declare.
 
 What can be repaired is repaired on the way, in the message: nodes out of order are sorted,
 attributes without a type (IR version 1) get the type of what they hold, sparse tensors become dense
@@ -218,8 +218,8 @@ class _Checker:
         if attribute.ref_attr_name:
             if not self._in_function:
                 raise InvalidModelError(
-                    f"{_attribute_of(attribute, owner)} refers to an attribute of a function, but is "
-                    "in no function"
+                    f"{_attribute_of(attribute, owner)} refers to an attribute of a function, "
+                    "but is in none"
                 )
             return []
         _require_text(attribute.name, "an attribute's name")

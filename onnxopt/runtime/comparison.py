@@ -102,9 +102,7 @@ def _compare_arrays(reference: NDArray[Any], result: NDArray[Any]) -> Difference
     if reference.dtype != result.dtype:
         return Difference(kind, broken=f"type {result.dtype}, not {reference.dtype}")
     if reference.shape != result.shape:
-        return Difference(
-            kind, broken=f"shape {list(result.shape)}, not {list(reference.shape)}"
-        )
+        return Difference(kind, broken=f"shape {list(result.shape)}, not {list(reference.shape)}")
     if kind == "float":
         return _compare_floats(reference, result)
     # Exact also at the ends of int64 and uint64.
@@ -123,7 +121,8 @@ def _compare_floats(reference: NDArray[Any], result: NDArray[Any]) -> Difference
         reference, result = (_as_reals(array) for array in (reference, result))
     # float64 for the sums; errors of float64 itself are far below any tolerance.
     wide = np.float64 if reference.dtype.itemsize > 4 else np.float32
-    a, b = reference.astype(wide), result.astype(wide)
+    a: NDArray[Any] = reference.astype(wide)
+    b: NDArray[Any] = result.astype(wide)
     nan = np.isnan(a)
     new_nan = np.isnan(b) & ~nan
     if new_nan.any():

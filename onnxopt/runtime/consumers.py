@@ -9,13 +9,20 @@ import onnx_ir as ir
 
 # These hand the elements of their first input on, perhaps in another shape, order or type.
 _MOVES = frozenset(
-    "Cast Identity Reshape Unsqueeze Squeeze Flatten Transpose Slice Expand Tile Dropout Split "
-    "Pad Gather GatherND GatherElements QuantizeLinear DequantizeLinear".split()
+    {
+        *("Cast", "Identity", "Dropout", "QuantizeLinear", "DequantizeLinear"),
+        *("Reshape", "Unsqueeze", "Squeeze", "Flatten", "Transpose", "Expand", "Tile", "Pad"),
+        *("Slice", "Split", "Gather", "GatherND", "GatherElements"),
+    }
 )
 # These keep shape and axes; their parameters are the other inputs.
 _KEEPS_SHAPE = frozenset(
-    "Cast Identity Dropout Relu Clip Sub Div Mul Add Sqrt Exp Log Abs Neg Sigmoid Tanh Not "
-    "BatchNormalization QuantizeLinear DequantizeLinear Scaler Normalizer Imputer Binarizer".split()
+    {
+        *("Cast", "Identity", "Dropout", "QuantizeLinear", "DequantizeLinear"),
+        *("Add", "Sub", "Mul", "Div", "Sqrt", "Exp", "Log", "Abs", "Neg", "Not"),
+        *("Relu", "Clip", "Sigmoid", "Tanh", "BatchNormalization"),
+        *("Scaler", "Normalizer", "Imputer", "Binarizer"),
+    }
 )
 _MOST_STEPS = 500
 

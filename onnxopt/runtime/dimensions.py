@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-_PLACEHOLDER = re.compile(r"\s*(\?|-?\d*|none|null|unk|unknown|dynamic|any|\.\.\.)\s*", re.IGNORECASE)
+_PLACEHOLDER = re.compile(
+    r"\s*(\?|-?\d*|none|null|unk|unknown|dynamic|any|\.\.\.)\s*", re.IGNORECASE
+)
 # Names hold dots, and slashes and hyphens before a letter; elsewhere these are operators.
 _NAME = re.compile(r"[A-Za-z_](?:[\w.:]|[-/](?=[A-Za-z]))*")
 _OPERATORS: dict[type, Callable[[int, int], int]] = {

@@ -149,8 +149,10 @@ def plan_inputs(
         sets = len(given)
     kinds = axis_kinds(specs)
     plan = InputPlan(specs, kinds, seed, sets, bound, given, refusal)
-    return plan if plan.free or given else dataclasses.replace(
-        plan, sets=min(sets, _SETS_OF_FIXED_SHAPE)
+    return (
+        plan
+        if plan.free or given
+        else dataclasses.replace(plan, sets=min(sets, _SETS_OF_FIXED_SHAPE))
     )
 
 
@@ -167,8 +169,8 @@ def synthesize(
 ) -> list[InputSet]:
     """Makes inputs for a model without running it.
 
-    The sizes are what networks of the kind usually run with; a model that bakes other sizes in needs
-    a `run_plan`, which runs it and looks for sizes that work.
+    The sizes are what such networks usually run with; for a model that bakes others in,
+    `trials.run_plan` looks for sizes that work.
 
     Raises:
         CannotRunError: An input is of a kind that cannot be synthesized.
@@ -207,9 +209,7 @@ def _checked_shapes(
             )
         known = declared[name]
         if known is not None and len(known) != len(shape):
-            raise InvalidInputError(
-                f"input {name!r} has {len(known)} dimensions, not {len(shape)}"
-            )
+            raise InvalidInputError(f"input {name!r} has {len(known)} dimensions, not {len(shape)}")
     return shapes
 
 

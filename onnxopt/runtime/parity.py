@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import onnx_ir as ir
 
+from onnxopt.core.errors import OnnxOptError
+from onnxopt.graph.loading import load_model
 from onnxopt.runtime.comparison import Difference, compare
 from onnxopt.runtime.declarations import interface_complaints, shape_complaints
 from onnxopt.runtime.inputs import InputPlan, InputSet, plan_inputs
@@ -68,7 +71,7 @@ class ParityResult:
 
     Attributes:
         status: "passed", "failed", or "not-run" if the original cannot be run or compared.
-        reasons: Why it failed or did not run, worst first; notes of a run that passed are in `notes`.
+        reasons: Why it failed or did not run, worst first.
         outputs: Figures of each output.
         inputs: What the models were run on, in words.
         notes: What was found out on the way, as sizes that the original does not run at.
@@ -135,7 +138,14 @@ def check_parity(
         MissingDependencyError: ONNX Runtime is not installed.
     """
     start = time.perf_counter()
-    settings: dict[str, Any] = {"threads": threads, "providers": providers, "spinning": False}
+    settings: dict[str, Any] = {
+        "threads": threads,
+        "providers": providers,
+        # Several sessions take turns, and nothing is timed here.
+        "spinning": False,
+        # A wrong shape between two nodes is no fault of the results.
+        "reuse_memory": False,
+    }
     check = _Check(original, optimized, optimization, settings)
     result = check.run(input_sets)
     return dataclasses.replace(result, seconds=time.perf_counter() - start)
@@ -160,13 +170,18 @@ class _Check:
     def run(self, input_sets: InputPlan | Sequence[InputSet] | None) -> ParityResult:
         random = {} if self.graph is None else random_outputs(self.graph)
         if self.graph is not None and len(random) == len(self.graph.graph.outputs) > 0:
-            return ParityResult("not-run", (f"not comparable: {next(iter(random.values()))} is random",))
+            return ParityResult(
+                "not-run", (f"not comparable: {next(iter(random.values()))} is random",)
+            )
         try:
             session = self._open(self.original, self.optimization)
             reference = self._reference(session, input_sets)
         except CannotRunError as error:
             return ParityResult("not-run", (f"the original does not run: {error.reason}",))
-        notes = [*reference.notes, *(f"{o}: not comparable, {r} is random" for o, r in random.items())]
+        notes = [
+            *reference.notes,
+            *(f"{o}: not comparable, {r} is random" for o, r in random.items()),
+        ]
         described = ParityResult(
             "failed",
             inputs=tuple(one.description for one in reference.sets),
@@ -202,7 +217,9 @@ class _Check:
     ) -> Trials:
         if input_sets is None:
             if self.graph is None:
-                raise CannotRunError("its graph cannot be read, so that its inputs have to be given")
+                raise CannotRunError(
+                    "its graph cannot be read, so that its inputs have to be given"
+                )
             input_sets = plan_inputs(self.graph)
         if isinstance(input_sets, InputPlan):
             return run_plan(session, input_sets)
@@ -220,7 +237,9 @@ class _Check:
         judged = []
         for name, difference in differences.items():
             if noise is None:
-                judged.append(OutputParity(name, difference, base, None, base.complaint(difference)))
+                judged.append(
+                    OutputParity(name, difference, base, None, base.complaint(difference))
+                )
                 continue
             own = noise[name]
             tolerance = above_noise(base, own)
@@ -278,17 +297,17 @@ def _excess(output: OutputParity) -> float:
 
 
 def _as_graph(model: ModelSource) -> ir.Model | None:
-    """The model's graph; None if onnx_ir cannot represent it."""
+    """The model's graph; None if it cannot be read."""
     if isinstance(model, ir.Model):
         return model
-    if isinstance(model, bytes):
-        import onnx
-
-        try:
-            return ir.from_proto(onnx.load_model_from_string(model))
-        except ir.serde.SerdeError:
-            return None
     try:
-        return ir.load(Path(model))
-    except (ir.serde.SerdeError, OSError):
+        return _parsed(model) if isinstance(model, bytes) else load_model(model)
+    except OnnxOptError:
         return None
+
+
+def _parsed(model: bytes) -> ir.Model:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(model)
+        return load_model(path)

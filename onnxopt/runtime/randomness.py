@@ -5,7 +5,10 @@ from __future__ import annotations
 import onnx_ir as ir
 
 _RANDOM = frozenset(
-    "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli".split()
+    {
+        *("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"),
+        *("Multinomial", "Bernoulli"),
+    }
 )
 
 

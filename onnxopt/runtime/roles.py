@@ -105,9 +105,19 @@ def _table_size(consumer: Consumer) -> int | None:
             depth = node.inputs[1]
             tensor = None if depth is None else ir.convenience.get_const_tensor(depth)
             return None if tensor is None else int(tensor.numpy().reshape(-1)[0])
+        case "Equal":
+            return _largest_constant(node.inputs[1 - position])
         case "ScatterElements" | "ScatterND" | "GatherND" if position == 1:
             return 1  # index 0 exists in every table
     return None
+
+
+def _largest_constant(value: ir.Value | None) -> int | None:
+    """One past the largest of several classes that integers are compared with (a one-hot)."""
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    if tensor is None or tensor.size < 3 or tensor.dtype not in _INTEGERS:
+        return None
+    return max(1, int(tensor.numpy().max()) + 1)
 
 
 def _sets_a_size(consumer: Consumer) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from onnxopt.core.errors import MissingDependencyError, OnnxOptError
+from onnxopt.core.errors import MissingDependencyError, OnnxOptError, SaveError
 from onnxopt.runtime.skeleton import serialize_skeleton
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ Feeds = Mapping[str, Any]
 CPU = ("CPUExecutionProvider",)
 _FATAL_ONLY = 4
 _LONGEST_REASON = 400
-# "[ONNXRuntimeError] : 1 : FAIL : ", paths of ONNX Runtime's sources and the C++ signature after them.
+# "[ONNXRuntimeError] : 1 : FAIL : ", paths of ONNX Runtime's sources, the C++ signature after them.
 _NOISE = re.compile(
     r"\[ONNXRuntimeError\] : \d+ : \w+ : |\S*/onnxruntime/\S+:\d+ |\S+\.(?:cc|h):\d+ |"
     r"(?:[\w:<>&*]+ )*?onnxruntime::[^()]*\([^()]*\)(?: const)?(?: \[with [^\]]*\])? "
@@ -119,6 +120,7 @@ def open_session(
     providers: Sequence[str] = CPU,
     disabled_optimizers: Sequence[str] = (),
     spinning: bool = True,
+    reuse_memory: bool = True,
 ) -> Session:
     """Loads a model in ONNX Runtime.
 
@@ -132,6 +134,8 @@ def open_session(
         providers: Execution providers in order of preference.
         disabled_optimizers: ONNX Runtime's own optimizers to leave out, by name.
         spinning: Let idle threads spin, which is fast and keeps cores busy between runs.
+        reuse_memory: Plan which values share memory by their declared shapes; a model that declares
+            wrong ones runs only without.
 
     Raises:
         MissingDependencyError: ONNX Runtime is not installed.
@@ -148,6 +152,7 @@ def open_session(
         options.intra_op_num_threads = threads
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_mem_reuse = reuse_memory
     source: str | bytes
     weights: list[Any] = []
     try:
@@ -190,16 +195,17 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
+@functools.cache
 def _runtime_errors() -> tuple[type[Exception], ...]:
-    """ONNX Runtime's own exceptions have no base class but Exception."""
+    """What its calls raise; its own exceptions have no base class but Exception."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    own = [
+    own: list[type[Exception]] = [
         item
         for item in vars(state).values()
         if isinstance(item, type) and issubclass(item, Exception)
     ]
-    return (*own, RuntimeError, ValueError, TypeError)
+    return (*own, RuntimeError, ValueError, TypeError, SaveError)
 
 
 def _declared(values: Sequence[Any]) -> tuple[Declared, ...]:

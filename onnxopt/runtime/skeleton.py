@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnxopt.graph.serializing import Record, split_model
+from onnxopt.graph.skeleton import GRAPH_INITIALIZER, MODEL_GRAPH
+from onnxopt.graph.wire import length_delimited
+
 # Smaller ones may be shapes and axes, which ONNX Runtime reads while it infers shapes.
 _SMALLEST_BYTES = 4096
-# Types of whole bytes; sub-byte types and strings stay inside.
-_BYTES_TYPES = frozenset(
+# Types of whole bytes that NumPy and ONNX Runtime's bindings agree on; others stay inside.
+_SHARED_TYPES = frozenset(
     {
         *(ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16),
         *(ir.DataType.INT8, ir.DataType.INT16, ir.DataType.INT32, ir.DataType.INT64),
@@ -33,20 +38,38 @@ def serialize_skeleton(model: ir.Model) -> tuple[bytes, Weights]:
         array and ONNX element type. Arrays are views of the model's memory where it has any.
 
     Raises:
-        ValueError: What is left is over protobuf's limit of 2 GB.
+        SaveError: The model cannot be serialized.
     """
-    skeleton = model.clone()
+    parts = split_model(model)
     weights: Weights = {}
-    for name, value in skeleton.graph.initializers.items():
-        tensor = value.const_value
-        if tensor is None or tensor.nbytes < _SMALLEST_BYTES or tensor.dtype not in _BYTES_TYPES:
-            continue
-        array = np.ascontiguousarray(tensor.numpy())
-        if array.dtype.kind == "V":
-            array = array.view(np.uint16)
-        weights[name] = array, tensor.dtype.value
-        # Only a name in the bytes: this file is never opened.
-        value.const_value = ir.ExternalTensor(
-            "weights", 0, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=name
-        )
-    return ir.to_proto(skeleton).SerializeToString(), weights
+    fields = [parts.graph]
+    for record in parts.records:
+        tensor = record.tensor
+        if tensor is None:
+            fields.append(record.head())
+        elif record.nbytes < _SMALLEST_BYTES or tensor.dtype not in _SHARED_TYPES:
+            record.proto.raw_data = tensor.tobytes()
+            fields.append(Record(record.proto).head())
+        else:
+            weights[record.proto.name] = _shared(tensor)
+            fields.append(_placeholder(record))
+    length = sum(map(len, fields))
+    return b"".join([parts.head, length_delimited(MODEL_GRAPH, length), *fields]), weights
+
+
+def _shared(tensor: ir.TensorProtocol) -> tuple[NDArray[Any], int]:
+    array = np.ascontiguousarray(tensor.numpy())
+    if tensor.dtype == ir.DataType.BFLOAT16:
+        array = array.view(np.uint16)
+    return array, tensor.dtype.value
+
+
+def _placeholder(record: Record) -> bytes:
+    proto = record.proto
+    proto.data_location = onnx.TensorProto.EXTERNAL
+    # A name only: no such file is ever opened, since the weight is handed over in memory.
+    proto.external_data.add(key="location", value="weights")
+    proto.external_data.add(key="offset", value="0")
+    proto.external_data.add(key="length", value=str(record.nbytes))
+    body: bytes = proto.SerializeToString()
+    return length_delimited(GRAPH_INITIALIZER, len(body)) + body

@@ -72,7 +72,9 @@ def above_noise(base: Tolerance, noise: Difference) -> Tolerance:
 
 
 def _multiple(noise: float) -> float:
-    return min(_LARGE_MULTIPLE * noise, max(_SMALL_MULTIPLE * noise, _LARGE_MULTIPLE * _SMALL_NOISE))
+    return min(
+        _LARGE_MULTIPLE * noise, max(_SMALL_MULTIPLE * noise, _LARGE_MULTIPLE * _SMALL_NOISE)
+    )
 
 
 def _types(model: ir.Model) -> set[ir.DataType]:

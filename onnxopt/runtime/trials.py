@@ -7,22 +7,31 @@ are wanted fail, a ladder of usual ones is tried, those named in ONNX Runtime's 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from onnxopt.runtime.axes import AxisKind
 from onnxopt.runtime.inputs import InputPlan, InputSet
 from onnxopt.runtime.session import CannotRunError, Session
 
-_LADDER = (1, 2, 8, 16, 32, 64, 128, 224, 256, 320, 384, 416, 480, 512, 640, 1024, 1536, 4096, 16000)
+# Usual sizes first. Where the wanted ones fail they are mostly too small: audio windows, images.
+_LADDERS: Mapping[AxisKind, tuple[int, ...]] = {
+    "sequence": (512, 256, 128, 1024, 64, 32, 16, 4096, 16000, 384, 1, 2, 4, 224, 10, 100),
+    "height": (224, 256, 320, 416, 640, 384, 512, 48, 32, 736, 1024, 28, 1),
+    "past": (1, 8, 16, 32, 64, 128),
+}
+# Sizes that follow from one that works.
+_MULTIPLES = (2.0, 1.5, 3.0, 0.5)
 _NUMBER = re.compile(r"(?<![\w.])\d{1,5}(?![\w.])")
 _LARGEST_HINT = 20000
+_MOST_HINTS = 6
 _MOST_ATTEMPTS = 80
 _MOST_SECONDS = 20.0
-# Once the runs took this long, no further ones are started.
-_ENOUGH_SECONDS = 10.0
+# A second run is not started if the first took this long, a third not if both took so long.
+_LONG_RUN_SECONDS = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,128 +80,138 @@ def run_plan(session: Session, plan: InputPlan) -> Trials:
     if plan.refusal:
         raise CannotRunError(plan.refusal)
     search = _Search(session, plan)
-    start = time.perf_counter()
     for run in range(plan.sets):
-        if run and time.perf_counter() - start > _ENOUGH_SECONDS:
+        if search.seconds > _LONG_RUN_SECONDS:
+            search.skipped = plan.sets - run
             break
         search.add_run(run)
     return Trials(tuple(search.sets), tuple(search.outputs), tuple(search.notes()))
 
 
 class _Search:
-    """The runs so far, and which sizes failed."""
+    """The runs so far, and which sizes failed.
+
+    Attributes:
+        sets: Inputs of the runs.
+        outputs: Their results.
+        seconds: How long they took.
+        skipped: Runs left out because they take long.
+    """
 
     def __init__(self, session: Session, plan: InputPlan) -> None:
-        self.session = session
-        self.plan = plan
-        self.groups = _groups(plan)
         self.sets: list[InputSet] = []
         self.outputs: list[dict[str, Any]] = []
-        self.refused: dict[AxisKind, set[int]] = {}
-        self.hints: list[int] = []
-        self.first_failure = ""
-        self.attempts = 0
-        self.deadline = time.perf_counter() + _MOST_SECONDS
+        self.seconds = 0.0
+        self.skipped = 0
+        self._session = session
+        self._plan = plan
+        self._groups = _groups(plan)
+        self._refused: dict[AxisKind, set[int]] = {}
+        self._hints: list[int] = []
+        self._first_failure = ""
+        self._attempts = 0
+        self._deadline = time.perf_counter() + _MOST_SECONDS
 
     def add_run(self, run: int) -> None:
         """Adds a run, at the wanted sizes or at others; none if only known sizes work."""
-        wanted = self.plan.wanted(run)
-        if self._attempt(wanted, run):
+        wanted, alike = self._plan.wanted(run), self._plan.wanted(run, alike=True)
+        if self._attempt(wanted, run) or (alike != wanted and self._attempt(alike, run)):
             return
-        alike = self.plan.wanted(run, alike=True)
-        if alike != wanted and self._attempt(alike, run):
-            return
-        if self.sets:
-            self._vary_what_works(run)
-            return
-        tried = {_key(wanted), _key(alike)}
-        for sizes in self._ladder(alike):
+        candidates = self._variations(alike) if self.sets else self._ladder(alike)
+        tried = {_key(wanted), _key(alike), *(_key(one.sizes) for one in self.sets)}
+        for sizes in candidates:
             if _key(sizes) in tried:
                 continue
-            tried.add(_key(sizes))
-            if self.attempts >= _MOST_ATTEMPTS or time.perf_counter() > self.deadline:
+            if self._attempts >= _MOST_ATTEMPTS or time.perf_counter() > self._deadline:
                 break
+            tried.add(_key(sizes))
             if self._attempt(sizes, run):
                 return
-        raise CannotRunError(f"at {self.plan.build(wanted, run).description}: {self.first_failure}")
+        if not self.sets:
+            description = self._plan.build(wanted, run).description
+            raise CannotRunError(f"at {description}: {self._first_failure}")
 
     def notes(self) -> Iterator[str]:
-        """The dimensions that run at one size only, although others were tried."""
-        for kind, symbols in self.groups.items():
-            if not self.refused.get(kind):
-                continue
-            worked = sorted({one.sizes[symbol] for one in self.sets for symbol in symbols[:1]})
-            ran = " and ".join(map(str, worked))
-            failed = ", ".join(map(str, sorted(self.refused[kind] - set(worked))))
-            if failed:
-                yield f"{kind} runs at {ran}, not at {failed}"
+        """Dimensions that run at one size only, although others were tried; runs left out."""
+        for kind, symbols in self._groups.items():
+            worked = {one.sizes[symbols[0]] for one in self.sets}
+            failed = sorted(self._refused.get(kind, set()) - worked)
+            if failed and len(worked) == 1:
+                yield f"{kind} runs at {worked.pop()} only, not at {', '.join(map(str, failed))}"
+        if self.skipped:
+            yield f"{self.skipped} of {self._plan.sets} input sets left out: runs take long"
 
-    def _vary_what_works(self, run: int) -> None:
-        """From sizes that work, varies one group at a time, keeping what goes well."""
+    def _variations(self, wanted: Mapping[str, int]) -> Iterator[dict[str, int]]:
+        """Sizes near those that work: those that no run had yet first."""
         base = dict(self.sets[0].sizes)
-        wanted = self.plan.wanted(run, alike=True)
-        for kind, symbols in self.groups.items():
-            if len(self.refused.get(kind, ())) > 1:
-                continue
-            changed = self.plan.complete({**base, **{s: wanted[s] for s in symbols}})
-            if changed == base:
-                continue
-            if self._attempt(changed, run):
-                return
-            self.refused.setdefault(kind, set()).add(changed[symbols[0]])
+        choices: list[list[dict[str, int]]] = []
+        for symbols in self._groups.values():
+            changed = [{s: wanted[s] for s in symbols}]
+            if symbols != self._groups.get("batch"):
+                changed += [{s: int(base[s] * factor) for s in symbols} for factor in _MULTIPLES]
+            choices.append([*changed, {s: base[s] for s in symbols}])
+        everything = [
+            self._plan.complete(base | {s: size for part in picked for s, size in part.items()})
+            for picked in itertools.product(*choices)
+        ]
+        used = {
+            kind: {one.sizes[symbols[0]] for one in self.sets}
+            for kind, symbols in self._groups.items()
+        }
 
-    def _ladder(self, wanted: dict[str, int]) -> Iterator[dict[str, int]]:
-        """Other sizes for a first run: the batch alone, one group, all groups alike."""
-        batch = self.groups.get("batch", [])
-        others = {kind: symbols for kind, symbols in self.groups.items() if kind != "batch"}
-        bases = [wanted]
-        if batch:
-            yield from (self._with(wanted, batch, size) for size in (2, *self.hints))
-        for base in bases:
-            for symbols in others.values():
-                for size in self._sizes():
-                    yield self._with(base, symbols, size)
-            if len(others) > 1:
-                every = [symbol for symbols in others.values() for symbol in symbols]
-                for size in self._sizes():
-                    yield self._with(base, every, size)
+        def repeated(sizes: Mapping[str, int]) -> int:
+            return sum(sizes[self._groups[kind][0]] in used[kind] for kind in used)
 
-    def _sizes(self) -> Iterator[int]:
-        yielded: set[int] = set()
+        yield from sorted(everything, key=repeated)
+
+    def _ladder(self, wanted: Mapping[str, int]) -> Iterator[dict[str, int]]:
+        """Other sizes for a first run: one group at a time, then all that are no batch alike."""
+        batch = self._groups.get("batch", [])
+        others = {kind: symbols for kind, symbols in self._groups.items() if kind != "batch"}
+        for size in (2, *self._hints):
+            yield self._with(wanted, batch, size)
+        for kind, symbols in others.items():
+            for size in self._sizes(kind):
+                yield self._with(wanted, symbols, size)
+        if len(others) > 1:
+            every = [symbol for symbols in others.values() for symbol in symbols]
+            for size in self._sizes("height" if "height" in others else "sequence"):
+                yield self._with(wanted, every, size)
+
+    def _sizes(self, kind: AxisKind) -> Iterator[int]:
         # New hints come in while the ladder is climbed.
-        position = 0
-        while position < len(self.hints):
-            yield self.hints[position]
-            yielded.add(self.hints[position])
-            position += 1
-        yield from (size for size in _LADDER if size not in yielded)
+        for position in itertools.count():
+            if position >= len(self._hints):
+                break
+            yield self._hints[position]
+        yield from _LADDERS["height" if kind == "width" else kind]
 
-    def _with(self, base: dict[str, int], symbols: Sequence[str], size: int) -> dict[str, int]:
-        return self.plan.complete({**base, **dict.fromkeys(symbols, size)})
+    def _with(self, base: Mapping[str, int], symbols: Sequence[str], size: int) -> dict[str, int]:
+        return self._plan.complete({**base, **dict.fromkeys(symbols, size)})
 
-    def _attempt(self, sizes: dict[str, int], run: int) -> bool:
-        self.attempts += 1
-        one = self.plan.build(sizes, run)
+    def _attempt(self, sizes: Mapping[str, int], run: int) -> bool:
+        self._attempts += 1
+        one = self._plan.build(sizes, run)
+        start = time.perf_counter()
         try:
-            outputs = self.session.run(one.feeds)
+            outputs = self._session.run(one.feeds)
         except CannotRunError as error:
-            self.first_failure = self.first_failure or error.reason
-            numbers = (int(text) for text in _NUMBER.findall(error.reason))
-            self.hints += [
-                n for n in dict.fromkeys(numbers) if 1 < n <= _LARGEST_HINT and n not in self.hints
-            ]
-            if not self.sets:
-                self._remember(sizes)
+            self._first_failure = self._first_failure or error.reason
+            self._learn(error.reason, sizes)
             return False
+        self.seconds += time.perf_counter() - start
         self.sets.append(one)
         self.outputs.append(outputs)
         return True
 
-    def _remember(self, sizes: dict[str, int]) -> None:
-        # While nothing works, the wanted sizes are suspects; notes() drops those that worked.
-        for kind, symbols in self.groups.items():
-            if self.attempts == 1:
-                self.refused.setdefault(kind, set()).add(sizes[symbols[0]])
+    def _learn(self, reason: str, sizes: Mapping[str, int]) -> None:
+        numbers = dict.fromkeys(int(text) for text in _NUMBER.findall(reason))
+        # A message also names the sizes it was given, and numbers that come of them.
+        known = {*sizes.values(), *self._hints, 0, 1}
+        new = [n for n in numbers if n not in known and n <= _LARGEST_HINT]
+        self._hints += new[: _MOST_HINTS - len(self._hints)]
+        for kind, symbols in self._groups.items():
+            self._refused.setdefault(kind, set()).add(sizes[symbols[0]])
 
 
 def _groups(plan: InputPlan) -> dict[AxisKind, list[str]]:
@@ -203,5 +222,5 @@ def _groups(plan: InputPlan) -> dict[AxisKind, list[str]]:
     return groups
 
 
-def _key(sizes: dict[str, int]) -> tuple[tuple[str, int], ...]:
+def _key(sizes: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(sizes.items()))

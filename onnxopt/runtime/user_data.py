@@ -82,7 +82,9 @@ def _fit(array: Any, value: ir.Value) -> Any:
     wanted = value.dtype.numpy()
     if array.dtype != wanted:
         # NumPy makes float64 and int64 of everything; that is no mistake of the user's.
-        same_family = array.dtype.kind == wanted.kind or wanted.kind == "V" or array.dtype.kind == "V"
+        same_family = (
+            array.dtype.kind == wanted.kind or wanted.kind == "V" or array.dtype.kind == "V"
+        )
         signs = array.dtype.kind in "iu" and wanted.kind in "iu"
         if not (same_family or signs):
             raise InvalidInputError(

@@ -36,7 +36,10 @@ def verify_saved(path: str | os.PathLike[str], feeds: Feeds) -> None:
     _check_external_data(absolute)
     with _elsewhere():
         try:
-            open_session(absolute, optimization="disabled", spinning=False).run(feeds)
+            session = open_session(
+                absolute, optimization="disabled", spinning=False, reuse_memory=False
+            )
+            session.run(feeds)
         except CannotRunError as error:
             raise SaveError(f"{path}: the saved model does not run: {error.reason}") from error
 
@@ -53,7 +56,9 @@ def _check_external_data(path: Path) -> None:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = Path(entries.get("location", ""))
         if location.is_absolute() or ".." in location.parts:
-            raise SaveError(f"{path}: the data of {tensor.name!r} is outside its folder: {location}")
+            raise SaveError(
+                f"{path}: the data of {tensor.name!r} is outside its folder: {location}"
+            )
         file = path.parent / location
         if not file.is_file():
             raise SaveError(f"{path}: the data of {tensor.name!r} is missing: {location}")

@@ -65,17 +65,11 @@ class InlineFunctions(Pass):
         inliner = _Inliner(model, frozenset(self.keep))
         inliner.run(model.graph, model.opset_imports)
         # Functions that stay, because they are kept, refused or not called, may call others.
-        pending = inliner.called_by(model.graph)
-        pending += [key for key in model.functions if key not in inliner.inlined]
-        stay: dict[ir.OperatorIdentifier, None] = {}
-        while pending:
-            identifier = pending.pop()
-            if identifier not in stay:
-                stay[identifier] = None
-                function = model.functions[identifier]
-                inliner.reserve_names(function)
-                inliner.run(function.graph, function.opset_imports)
-                pending.extend(inliner.called_by(function.graph))
+        stay: set[ir.OperatorIdentifier] = set()
+        inliner.run_in_functions(inliner.called_by(model.graph), stay)
+        for identifier in model.functions:
+            if identifier not in inliner.inlined:
+                inliner.run_in_functions([identifier], stay)
         for identifier in inliner.inlined:
             if identifier not in stay:
                 del model.functions[identifier]
@@ -117,11 +111,23 @@ class _Inliner:
         calls = (node.op_identifier() for node in all_nodes(graph))
         return [identifier for identifier in calls if identifier in self._functions]
 
-    def reserve_names(self, function: ir.Function) -> None:
-        """New names in the function must differ from those that it has."""
-        for graph in graph_tree(function.graph):
-            for value in _values_of(graph):
-                self._names.unique(value.name or "")
+    def run_in_functions(
+        self, identifiers: list[ir.OperatorIdentifier], done: set[ir.OperatorIdentifier]
+    ) -> None:
+        """Inlines the calls in functions that stay, and in those that they go on calling."""
+        pending = list(identifiers)
+        while pending:
+            identifier = pending.pop()
+            if identifier in done:
+                continue
+            done.add(identifier)
+            function = self._functions[identifier]
+            for graph in graph_tree(function.graph):
+                for value in _values_of(graph):
+                    # New names in the function must differ from those that it has.
+                    self._names.unique(value.name or "")
+            self.run(function.graph, function.opset_imports)
+            pending.extend(self.called_by(function.graph))
 
     def run(self, graph: ir.Graph, imports: dict[str, int]) -> None:
         """Inlines the calls in a graph and its subgraphs."""

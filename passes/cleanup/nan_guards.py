@@ -26,34 +26,17 @@ NaN. Subgraphs are rewritten too; functions are left alone.
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 from onnxscript.rewriter.pattern import MatchResult, RewriteRule, RewriteRuleClassBase
 
 from onnxopt.core.passes import RewritePass
 from onnxopt.graph.values import broadcasts_into, constant, dims, int_attribute, rank
+from onnxopt.passes.cleanup.magnitudes import Magnitudes, UnboundedError
 from onnxopt.passes.cleanup.single_node import producer_of
-
-# The assumed bound on computed data, and the numbers from which a sum rounds to infinity.
-_LIMITS: dict[ir.DataType, tuple[float, float]] = {
-    ir.DataType.FLOAT16: (2.0**14, 65520.0),
-    ir.DataType.BFLOAT16: (1e30, 3.3961775e38),
-    ir.DataType.FLOAT: (1e30, float.fromhex("0x1.ffffffp127")),
-    ir.DataType.DOUBLE: (1e30, math.inf),
-}
-_COMPUTED = frozenset(
-    ["MatMul", "Gemm", "Conv", "FusedMatMul", "LayerNormalization", "RMSNormalization", "Einsum"]
-)
-_MOVES = (
-    *("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"),
-    *("Expand", "Slice", "Gather", "Tile", "Split"),
-)
-_DEPTH = 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,7 +78,7 @@ class _Guard(RewriteRuleClassBase):
             return result.fail("the fallback may enlarge the result", fallback)
         try:
             _check_not_nan(s, self._strict)
-        except _UnboundedError as unbounded:
+        except UnboundedError as unbounded:
             return result.fail(str(unbounded), s)
         return result
 
@@ -118,180 +101,37 @@ def _keeps_shape(fallback: ir.Value, s: ir.Value) -> bool:
     return broadcasts_into(shape, s)
 
 
-class _UnboundedError(Exception):
-    """The value may be infinite or NaN; the message is the reason for the refusal."""
-
-
 def _check_not_nan(s: ir.Value, strict: bool) -> None:
     softmax = producer_of(s, "Softmax")
     if softmax is None:
-        _Bounds(assume=False).of(s)
+        Magnitudes(assume=False).of(s)
         return
-    bounds = _Bounds(assume=not strict)
+    bounds = Magnitudes(assume=not strict)
     z = softmax.inputs[0]
     # Every row over the last axis lies inside one over the axes that older opsets flatten.
     last = int_attribute(softmax, "axis", -1) in (-1, (rank(z) or 0) - 1)
-    if not (last and bounds.is_masked_in_part(z)):
+    if not (last and _is_masked_in_part(z, bounds)):
         bounds.of(z)
 
 
-class _Bounds:
-    """Bounds on the absolute values that a value can hold."""
-
-    def __init__(self, *, assume: bool) -> None:
-        self._assume = assume
-        self._known: dict[ir.Value, float] = {}
-
-    def of(self, value: ir.Value | None, depth: int = _DEPTH) -> float:
-        """The bound.
-
-        Raises:
-            _UnboundedError: The value may be infinite or NaN.
-        """
-        if value is None or depth == 0:
-            raise _UnboundedError("what is computed there is too deep to follow")
-        if value not in self._known:
-            self._known[value] = self._derived(value, depth)
-        return self._known[value]
-
-    def _derived(self, value: ir.Value, depth: int) -> float:
-        array = constant(value)
-        if array is not None:
-            return _largest(array)
-        producer = value.producer()
-        if producer is not None and not _is_followed(producer):
-            kind = f"{producer.domain}::{producer.op_type}".removeprefix("::")
-            raise _UnboundedError(f"{kind} may give an infinity or NaN")
-        dtype = _dtype(value, depth)
-        if dtype is not None and not dtype.is_floating_point():
-            if dtype == ir.DataType.BOOL:
-                return 1.0
-            if dtype.is_integer():
-                return 2.0**dtype.bitwidth
-        if dtype not in _LIMITS:
-            raise _UnboundedError("its type is not known or no common floating-point type")
-        bound = self._computed(value, depth - 1, _LIMITS[dtype][0])
-        if not bound < _LIMITS[dtype][1]:
-            raise _UnboundedError(f"a sum or product of what is there may overflow {dtype.name}")
-        return bound
-
-    def is_masked_in_part(self, z: ir.Value | None) -> bool:
-        """True if z is finite but for a constant mask of -inf that leaves something in each row."""
-        add, where = producer_of(z, "Add"), producer_of(z, "Where")
-        if add is not None:
-            for scores, mask in (add.inputs, reversed(add.inputs)):
-                array = constant(mask)
-                if array is not None and array.ndim and np.isneginf(array).any():
-                    finite = np.isfinite(array)
-                    if not (finite | np.isneginf(array)).all() or not finite.any(-1).all():
-                        return False
-                    self._check_sum(scores, float(np.abs(array[finite]).max()))
-                    return True
-        elif where is not None:
-            condition, fill = constant(where.inputs[0]), constant(where.inputs[2])
-            if condition is None or fill is None or not np.isneginf(fill).all():
+def _is_masked_in_part(z: ir.Value | None, bounds: Magnitudes) -> bool:
+    """True if z is finite but for a constant mask of -inf that leaves something in each row."""
+    add, where = producer_of(z, "Add"), producer_of(z, "Where")
+    if add is not None:
+        for scores, mask in (add.inputs, reversed(add.inputs)):
+            array = constant(mask)
+            if array is None or not array.ndim or not np.isneginf(array).any():
+                continue
+            finite = np.isfinite(array)
+            if not (finite | np.isneginf(array)).all() or not finite.any(-1).all():
                 return False
-            if condition.ndim and condition.any(-1).all():
-                self.of(where.inputs[1])
-                return True
-        return False
-
-    def _check_sum(self, scores: ir.Value | None, other: float) -> None:
-        bound = self.of(scores) + other
-        dtype = None if scores is None else _dtype(scores, _DEPTH)
-        if dtype is not None and not bound < _LIMITS[dtype][1]:
-            raise _UnboundedError(f"the masked scores may overflow {dtype.name}")
-
-    def _computed(self, value: ir.Value, depth: int, assumed: float) -> float:
-        node = value.producer()
-        if node is None:
-            raise _UnboundedError("a graph input may hold -inf or NaN")
-        op, inputs = node.op_type, node.inputs
-        if op in _COMPUTED:
-            if self._assume:
-                return assumed
-            raise _UnboundedError(f"the result of {op} may overflow")
-        if op in _FROM_INPUTS:
-            return _FROM_INPUTS[op](*(self.of(item, depth) for item in _operands(op, inputs)))
-        divisor = constant(inputs[1])
-        if divisor is None or divisor.size == 0 or not np.abs(divisor).min() > 0:
-            raise _UnboundedError("it is divided by what may be zero")
-        return self.of(inputs[0], depth) / float(np.abs(divisor).min())
-
-
-def _is_followed(node: ir.Node) -> bool:
-    """True for integers of any origin, and for operators whose bound is known or assumed."""
-    dtype = node.outputs[0].dtype
-    if dtype is not None and not dtype.is_floating_point():
-        return True
-    if node.domain == "com.microsoft":
-        return node.op_type == "FusedMatMul"
-    known = node.op_type in _COMPUTED or node.op_type in _FROM_INPUTS or node.op_type == "Div"
-    return known and not node.domain
-
-
-def _operands(op: str, inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value | None]:
-    """The inputs that hold data: not the condition of a Where, not the shape of a Reshape."""
-    if op == "Where":
-        return inputs[1:]
-    return inputs[:1] if op in _UNARY else inputs
-
-
-def _sum(*bounds: float) -> float:
-    return sum(bounds)
-
-
-def _product(*bounds: float) -> float:
-    return math.prod(bounds)
-
-
-def _same(bound: float) -> float:
-    return bound
-
-
-def _one(bound: float) -> float:
-    return 1.0
-
-
-def _rounded(bound: float) -> float:
-    return bound + 1.0
-
-
-_UNARY: dict[str, Callable[..., float]] = {
-    **dict.fromkeys(_MOVES, _same),
-    **dict.fromkeys(("Cast", "Neg", "Abs", "Relu", "Clip"), _same),
-    **dict.fromkeys(("Ceil", "Floor", "Round"), _rounded),
-    **dict.fromkeys(("Sigmoid", "HardSigmoid", "Tanh", "Erf", "Sin", "Cos", "Softmax"), _one),
-}
-_FROM_INPUTS: dict[str, Callable[..., float]] = {
-    **_UNARY,
-    **dict.fromkeys(("Add", "Sub", "Sum"), _sum),
-    "Mul": _product,
-    **dict.fromkeys(("Where", "Max", "Min", "Concat"), max),
-}
-
-
-def _largest(array: NDArray[Any]) -> float:
-    if array.dtype.kind not in "biuf":
-        array = array.astype(np.float32)  # bfloat16 and friends
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise _UnboundedError(
-            "a constant there contains NaN" if np.isnan(array).any() else "a mask contains -inf"
-        )
-    return max(abs(float(array.max())), abs(float(array.min()))) if array.size else 0.0
-
-
-def _dtype(value: ir.Value | None, depth: int) -> ir.DataType | None:
-    """The type of the value, or what follows from the operator that makes it."""
-    if value is None or depth == 0 or value.dtype is not None:
-        return None if value is None or depth == 0 else value.dtype
-    node = value.producer()
-    if value.const_value is not None:
-        return value.const_value.dtype
-    if node is None or node.domain:
-        return None
-    if node.op_type == "Cast" and "to" in node.attributes:
-        return ir.DataType(node.attributes["to"].as_int())
-    if node.op_type in _COMPUTED or node.op_type in _FROM_INPUTS or node.op_type == "Div":
-        return _dtype(_operands(node.op_type, node.inputs)[0], depth - 1)
-    return None
+            bounds.of_sum(scores, float(np.abs(array[finite]).max()))
+            return True
+    elif where is not None:
+        condition, fill = constant(where.inputs[0]), constant(where.inputs[2])
+        if condition is None or fill is None or not np.isneginf(fill).all():
+            return False
+        if condition.ndim and condition.any(-1).all():
+            bounds.of(where.inputs[1])
+            return True
+    return False

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, ClassVar
 
 import onnx_ir as ir
@@ -33,7 +33,6 @@ from onnxopt.core.rewriting import replace_value
 from onnxopt.graph.values import constant, opset_version, rank
 from onnxopt.passes.cleanup.layouts import Flip, Perm, flip, flipped_constant, inverse
 from onnxopt.passes.cleanup.min_cut import UNLIMITED, Network
-from onnxopt.passes.cleanup.single_node import producer_of
 from onnxopt.passes.cleanup.transposes import permutation
 
 _FLIPPED, _AS_IS = "flipped", "as is"
@@ -50,10 +49,10 @@ class PushTransposes(Pass):
         rewrites: Counter[str] = Counter()
         names: Names | None = None
         for graph in list(model.graphs()):
-            pending = _permutations(graph)
+            pending = _directions(graph)
             while pending:
                 count = len(list(_transposes(graph)))
-                region = _Region(model, graph, pending.pop())
+                region = _Region(model, graph, *pending.pop())
                 if not region.solve():
                     continue
                 names = names or Names(model)
@@ -61,34 +60,47 @@ class PushTransposes(Pass):
                 saved = count - len(list(_transposes(graph)))
                 rewrites["transpose"] += saved
                 # What was done for one permutation can open the way for the others.
-                pending = _permutations(graph) if saved > 0 else pending
+                pending = _directions(graph) if saved > 0 else pending
         return PassResult(model, rewrites)
 
 
 def _transposes(graph: ir.Graph) -> Iterable[tuple[ir.Node, Perm]]:
     for node in graph:
-        if node.op_type == "Transpose" and not node.domain:
+        if _is_transpose(node):
             perm = permutation(node)
             if perm is not None and perm != tuple(range(len(perm))):
                 yield node, perm
 
 
-def _permutations(graph: ir.Graph) -> list[Perm]:
-    return list(dict.fromkeys(perm for _, perm in _transposes(graph)))
+def _is_transpose(node: ir.Node) -> bool:
+    return node.op_type == "Transpose" and not node.domain
+
+
+def _directions(graph: ir.Graph) -> list[tuple[Perm, bool]]:
+    """Each permutation; those that undo themselves once for each of the two layouts."""
+    perms = dict.fromkeys(perm for _, perm in _transposes(graph))
+    return [
+        (perm, side) for perm in perms for side in (False, True) if side or perm == inverse(perm)
+    ]
 
 
 class _Region:
     """The operators around the Transposes by one permutation, and the layout of each.
 
-    "As is" is the layout of Transpose(x, perm), "flipped" that of x.
+    "As is" is the layout of Transpose(x, perm), "flipped" that of x. Transposes by `perm` lead into
+    the region, those by its inverse out of it. If perm is its own inverse, the same Transpose does
+    either: the values are then coloured with two layouts, and `side` is the one to look at.
     """
 
-    def __init__(self, model: ir.Model, graph: ir.Graph, perm: Perm) -> None:
+    def __init__(self, model: ir.Model, graph: ir.Graph, perm: Perm, side: bool) -> None:
         self.graph = graph
         self.perm = perm
+        self._side = side
         self.inverse = inverse(perm)
         self._model = model
         self._flips: dict[ir.Node, Flip | None] = {}
+        self.entries: set[ir.Node] = set()
+        self.exits: set[ir.Node] = set()
         self.values: dict[ir.Value, None] = {}
         self.flipped: set[ir.Node] = set()
 
@@ -100,18 +112,13 @@ class _Region:
             self._flips[node] = flip(node, self.perm, version) if inside else None
         return self._flips[node]
 
-    def moves(self, node: ir.Node | None) -> bool:
-        """True if the output of the node can be in either layout."""
-        if node is None or node.graph is not self.graph:
-            return False
-        if node.op_type == "Transpose" and not node.domain:
-            return permutation(node) not in (None, self.perm)
-        flip_ = self.flip_of(node)
-        return flip_ is not None and not flip_.leaves
-
     def solve(self) -> int:
         """Finds the nodes to flip, and returns how many Transposes that saves."""
-        self._collect()
+        self._find_roles()
+        starts = [node.outputs[0] for node in self.entries]
+        starts += [node.inputs[0] for node in self.exits if node.inputs[0] is not None]
+        for start in starts:
+            self.values.update(dict.fromkeys(self._connected(start, self.values)))
         network = Network()
         before = sum(self._add_value(network, value) for value in self.values)
         if not before:
@@ -120,28 +127,52 @@ class _Region:
         self.flipped = {node for node in side if isinstance(node, ir.Node)}
         return before - cost
 
-    def _collect(self) -> None:
-        """All values that are connected to one of the Transposes through flippable nodes."""
-        pending: list[ir.Value | None] = []
-        for node, perm in _transposes(self.graph):
-            if perm == self.perm:
-                pending.extend(node.outputs)
-            if perm == self.inverse:
-                pending.extend(node.inputs)
+    def _find_roles(self) -> None:
+        """Which Transposes lead into the region, and which out of it."""
+        own = [node for node, perm in _transposes(self.graph) if perm == self.perm]
+        if self.perm != self.inverse:
+            others = [node for node, perm in _transposes(self.graph) if perm == self.inverse]
+            self.entries, self.exits = set(own), set(others)
+            return
+        colour: dict[ir.Value, bool] = {}
+        for node in own:
+            x, y = node.inputs[0], node.outputs[0]
+            if x is None:
+                continue
+            if x not in colour:
+                here = not colour[y] if y in colour else False
+                colour.update(dict.fromkeys(self._connected(x, colour), here))
+            colour.update(dict.fromkeys(self._connected(y, colour), not colour[x]))
+            if colour[x] != colour[y]:
+                (self.entries if colour[y] is self._side else self.exits).add(node)
+
+    def _connected(self, start: ir.Value, seen: Container[ir.Value]) -> set[ir.Value]:
+        """The values that get the same layout as `start` through nodes that can take either."""
+        found: set[ir.Value] = set()
+        pending: list[ir.Value | None] = [start]
         while pending:
             value = pending.pop()
-            if value is None or value in self.values or rank(value) != len(self.perm):
+            if value is None or value in seen or value in found:
                 continue
-            if constant(value) is not None:
+            if rank(value) != len(self.perm) or constant(value) is not None:
                 continue
-            self.values[value] = None
+            found.add(value)
             producer = value.producer()
-            near = [] if producer is None else [producer]
-            for node in (*near, *(user for user, _ in value.uses())):
-                flip_ = None if node.op_type == "Transpose" else self.flip_of(node)
-                if flip_ is not None and not flip_.leaves:
+            for node in (producer, *(user for user, _ in value.uses())):
+                flip_ = None if node is None else self.flip_of(node)
+                if node is not None and flip_ is not None and not flip_.leaves:
                     pending.extend(node.inputs[index] for index in flip_.operands)
                     pending.extend(node.outputs)
+        return found
+
+    def moves(self, node: ir.Node | None) -> bool:
+        """True if the output of the node can be in either layout."""
+        if node is None or node.graph is not self.graph:
+            return False
+        if _is_transpose(node):
+            return permutation(node) not in (None, self.perm, self.inverse)
+        flip_ = self.flip_of(node)
+        return flip_ is not None and not flip_.leaves
 
     def _add_value(self, network: Network, value: ir.Value) -> int:
         """Adds what a value costs, and returns what it costs as things are."""
@@ -166,9 +197,11 @@ class _Region:
 
     def reader(self, user: ir.Node, index: int) -> object | None:
         """The layout in which an input is read: one of the two, that of a node, or None (any)."""
-        if user.graph is self.graph and user.op_type == "Transpose" and not user.domain:
-            perm = permutation(user)
-            return _AS_IS if perm is None else _FLIPPED if perm == self.inverse else None
+        if user in self.exits:
+            return _FLIPPED
+        if _is_transpose(user) and user.graph is self.graph:
+            # Any other Transpose reads both, at no cost: the permutations are composed.
+            return None if self.moves(user) else _AS_IS
         flip_ = self.flip_of(user)
         if flip_ is None or index not in flip_.operands:
             return _AS_IS
@@ -176,10 +209,8 @@ class _Region:
 
     def source_of(self, value: ir.Value) -> ir.Value | None:
         """x, if the value is Transpose(x, perm)."""
-        node = producer_of(value, "Transpose")
-        if node is None or node.graph is not self.graph or permutation(node) != self.perm:
-            return None
-        return node.inputs[0]
+        node = value.producer()
+        return node.inputs[0] if node is not None and node in self.entries else None
 
 
 class _Rewriter:
@@ -202,7 +233,10 @@ class _Rewriter:
                 self._flipped[value] = source
         for node in old:
             self._rebuild(node)
+        place = {node: number for number, node in enumerate(self._graph)}
         values = [value for value in self._region.values if value in self._flipped]
+        # The last first: a Transpose that goes hands its readers over to the value before it.
+        values.sort(key=lambda value: _position(place, value.producer()), reverse=True)
         dead = [*old]
         for value in values:
             dead.extend(self._redirect(value))
@@ -219,7 +253,8 @@ class _Rewriter:
             assert x is not None
             if x in self._flipped:
                 x, perm = self._flipped[x], [self._perm[axis] for axis in perm]
-            made = self._transpose(x, perm, node)
+            made = self._transpose(x, perm)
+            self._graph.insert_before(node, made)
         else:
             made = self._copy(node)
         for before, after in zip(node.outputs, made.outputs, strict=True):
@@ -260,7 +295,13 @@ class _Rewriter:
             if array is not None:
                 self._flipped[value] = self._constant(flipped_constant(array, self._perm), before)
             else:
-                made = self._transpose(value, self._inverse, before)
+                made = self._transpose(value, self._inverse)
+                # Right behind the producer, where all the readers are still to come.
+                producer = value.producer()
+                if producer is None or producer.graph is not self._graph:
+                    self._graph.insert_before(self._graph[0], made)
+                else:
+                    self._graph.insert_after(producer, made)
                 self._flipped[value] = made.outputs[0]
         return self._flipped[value]
 
@@ -276,7 +317,7 @@ class _Rewriter:
         self._graph.register_initializer(value)
         return value
 
-    def _transpose(self, x: ir.Value, perm: Iterable[int], before: ir.Node) -> ir.Node:
+    def _transpose(self, x: ir.Value, perm: Iterable[int]) -> ir.Node:
         axes = tuple(perm)
         node = ir.node(
             "Transpose", [x], {"perm": axes}, name=self._names.unique_node(f"{x.name}_transpose")
@@ -284,7 +325,6 @@ class _Rewriter:
         node.outputs[0].name = self._names.unique(f"{x.name}_transposed")
         node.outputs[0].type = x.type
         node.outputs[0].shape = _moved(x.shape, axes)
-        self._graph.insert_before(before, node)
         return node
 
     def _redirect(self, value: ir.Value) -> list[ir.Node]:
@@ -298,7 +338,9 @@ class _Rewriter:
                 perm = tuple(self._perm[axis] for axis in _perm_of(user))
                 new = self._flipped[value]
                 if perm != tuple(range(len(perm))):
-                    new = self._transpose(new, perm, user).outputs[0]
+                    made = self._transpose(new, perm)
+                    self._graph.insert_before(user, made)
+                    new = made.outputs[0]
                 replace_value(self._graph, user, user.outputs[0], new, self._names)
             elif flip_ is not None and flip_.leaves:
                 made = self._copy(user)
@@ -315,7 +357,8 @@ class _Rewriter:
         readers = {user for user, _ in value.uses()} - self._region.flipped
         readers = {user for user in readers if any(v.uses() for v in user.outputs) or _keeps(user)}
         if readers or value.is_graph_output():
-            made = self._transpose(self._flipped[value], self._perm, node)
+            made = self._transpose(self._flipped[value], self._perm)
+            self._graph.insert_before(node, made)
             replace_value(self._graph, node, value, made.outputs[0], self._names)
 
 
@@ -331,3 +374,7 @@ def _perm_of(node: ir.Node) -> Perm:
 
 def _moved(shape: ir.Shape | None, perm: Iterable[int]) -> ir.Shape | None:
     return None if shape is None else ir.Shape([shape[axis] for axis in perm])
+
+
+def _position(place: Mapping[ir.Node, int], producer: ir.Node | None) -> int:
+    return -1 if producer is None else place.get(producer, -1)

@@ -18,6 +18,7 @@ alone. Functions are swept on their own, subgraphs with all that their outer gra
 from __future__ import annotations
 
 import dataclasses
+import math
 import struct
 from collections import ChainMap, Counter
 from collections.abc import Hashable
@@ -160,12 +161,13 @@ def _attribute_key(attribute: ir.Attr) -> Hashable | None:
         case ir.AttributeType.INTS | ir.AttributeType.STRINGS:
             return attribute.type, tuple(attribute.value)
         case ir.AttributeType.TENSOR:
-            return _tensor_key(attribute.as_tensor())
+            # as_tensor() costs more than all the rest: it checks a runtime protocol.
+            return _tensor_key(attribute.value)
     return None
 
 
 def _tensor_key(tensor: ir.TensorProtocol) -> Hashable | None:
-    shape = tuple(tensor.shape.numpy())
-    if tensor.dtype == ir.DataType.STRING or tensor.nbytes > _TENSOR_BYTES:
+    dtype, shape = tensor.dtype, tuple(dim for dim in tensor.shape if isinstance(dim, int))
+    if dtype == ir.DataType.STRING or math.prod(shape) * dtype.itemsize > _TENSOR_BYTES:
         return None
-    return tensor.dtype, shape, tensor.tobytes()
+    return dtype, shape, tensor.tobytes()

@@ -11,9 +11,8 @@ Removal follows ONNX semantics, in which nodes have no side effects; the only no
 user are those that have no outputs at all. State that a Loop or Scan carries from one iteration to
 the next is kept, since the next iteration may read it.
 
-Left alone: outputs of BatchNormalization (before opset 14 their number selects training mode), and
-the second output of com.microsoft operators that update it in place. Subgraphs and functions are
-swept like the main graph.
+Left alone: the outputs of a BatchNormalization, whose number selects training mode before opset 14,
+and those of a Scan. Subgraphs and functions are swept like the main graph.
 """
 
 from __future__ import annotations
@@ -156,7 +155,7 @@ def _rebuild(node: ir.Node, kept: list[ir.Value]) -> None:
 
 def _remove_functions(model: ir.Model, rewrites: Counter[str]) -> None:
     used: set[ir.OperatorIdentifier] = set()
-    pending = [model.graph]
+    pending = [model.graph] if model.functions else []
     while pending:
         for node in all_nodes(pending.pop()):
             function = model.functions.get(node.op_identifier())
@@ -169,6 +168,8 @@ def _remove_functions(model: ir.Model, rewrites: Counter[str]) -> None:
 
 
 def _remove_opset_imports(model: ir.Model, rewrites: Counter[str]) -> None:
+    if not model.functions and set(model.opset_imports) <= {""}:
+        return
     used = {"", *(node.domain for node in all_nodes(model.graph))}
     for function in model.functions.values():
         own = {"", *(node.domain for node in all_nodes(function.graph))}

@@ -12,9 +12,9 @@ single Min or Max is left alone unless it is a Relu.
 Limits are attributes before opset 11 and inputs from then on; Clip of integers exists from opset 12
 on, Relu of integers from 14 on. NaN stays NaN in Relu, Min, Max and Clip of ONNX Runtime alike.
 
-Refused: an inner value with other users; limits that are computed; a lower limit above the upper one,
-for which opsets disagree; Min and Max of more than two operands or with a constant that broadcasts.
-Subgraphs are rewritten too.
+Refused: an inner value with other users; limits that are computed; a lower limit above the upper
+one, for which opsets disagree; Min and Max of more than two operands or with a constant that
+broadcasts. Subgraphs are rewritten too.
 """
 
 from __future__ import annotations
@@ -137,28 +137,26 @@ class _Merge(NodeRule):
     def rewrite(self, op: Any, root: ir.Value) -> ir.Value:
         """One Relu or Clip."""
         clamp, version = self._found
-        if _is_relu(clamp, version):
-            relu: ir.Value = op.Relu(clamp.x)
-            return relu
         dtype = clamp.x.dtype
         assert dtype is not None
-        if version < 11:
-            limits = {"min": clamp.low, "max": clamp.high}
-            finite = {name: value for name, value in limits.items() if np.isfinite(value)}
-            clipped: ir.Value = op.Clip(clamp.x, **finite)
-            return clipped
-        inputs: list[ir.Value | None] = [clamp.x]
-        for name, value in (("min", clamp.low), ("max", clamp.high)):
-            if np.isinf(value):
-                inputs.append(None)
-                continue
-            tensor = ir.Tensor(np.asarray(value).astype(dtype.numpy()), dtype=dtype)
-            base = f"{root.name}_{name}"
-            inputs.append(op.initializer(tensor, name=base))
-        while inputs[-1] is None:
-            inputs.pop()
-        clipped = op.Clip(*inputs)
-        return clipped
+        limits = {"min": clamp.low, "max": clamp.high}
+        result: ir.Value
+        if _is_relu(clamp, version):
+            result = op.Relu(clamp.x)
+        elif version < 11:
+            result = op.Clip(clamp.x, **{k: v for k, v in limits.items() if np.isfinite(v)})
+        else:
+            inputs: list[ir.Value | None] = [clamp.x]
+            for name, limit in limits.items():
+                if np.isinf(limit):
+                    inputs.append(None)
+                    continue
+                tensor = ir.Tensor(np.asarray(limit).astype(dtype.numpy()), dtype=dtype)
+                inputs.append(op.initializer(tensor, name=f"{root.name}_{name}"))
+            while inputs[-1] is None:
+                inputs.pop()
+            result = op.Clip(*inputs)
+        return result
 
 
 def _is_relu(clamp: Clamp, version: int) -> bool:

@@ -33,7 +33,7 @@ OP_TYPES = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 # A weight that several nodes share and only one of them changes is stored twice from then on.
 SHARED_LIMIT = 4096
 
-_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
+FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +121,7 @@ def read_linear(node: ir.Node, add: ir.Node | None = None) -> Linear | str | Non
     array = constant(weight)
     if weight is None or array is None:
         return None if node.op_type == "MatMul" else "the weight is not a constant"
-    if weight.dtype not in _FLOATS:
+    if weight.dtype not in FLOATS:
         return f"the weight is of type {weight.dtype}"
     if node.op_type == "MatMul":
         if array.ndim != 2:

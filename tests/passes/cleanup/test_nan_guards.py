@@ -93,6 +93,12 @@ def test_guard_goes_when_every_row_has_a_finite_score(
             "may overflow FLOAT",
         ),
         ("z = Log(scores)", {}, "", "Log may give"),
+        (
+            "l = Clip(scores, c) z = Add(l, c)",
+            {"c": np.array(-_LOWEST, np.float32)},
+            "",
+            "may overflow FLOAT",
+        ),
         ("z = Div(scores, k2)", {}, ", float[N,4,4] k2", "may be zero"),
         ("z = my.Op(scores)", {}, "", "my::Op may give"),
     ],
@@ -208,6 +214,30 @@ def test_guard_in_a_branch_goes() -> None:
         }"""
     )
     assert_rewrites(RemoveNanGuards(), model, expect=["Cast", "If"], rewrites=1, rtol=0, atol=0)
+
+
+def test_last_axis_only_is_trusted_with_a_partial_mask() -> None:
+    model = parse_model(
+        """g (float[N,4,8] q, float[N,8,4] k) => (float[N,4,4] y) {
+            zero = Constant<value_float = 0.0>()
+            scores = MatMul(q, k) z = Add(scores, c)
+            s = Softmax<axis = 1>(z) nan = IsNaN(s) y = Where(nan, zero, s)
+        }""",
+        {"c": _tril(-np.inf)},
+    )
+    assert_refuses(RemoveNanGuards(), model, "a mask contains -inf")
+
+
+@pytest.mark.parametrize(("opset", "axis"), [(9, 2), (11, -1), (13, -1), (23, -1)])
+def test_guard_goes_in_every_opset_that_has_it(opset: int, axis: int) -> None:
+    model = parse_model(
+        f"""g (float[N,4,8] q, float[N,8,4] k) => (float[N,4,4] y) {{
+            zero = Constant<value = float {{0.0}}>()
+            z = MatMul(q, k) s = Softmax<axis = {axis}>(z) nan = IsNaN(s) y = Where(nan, zero, s)
+        }}""",
+        opset=opset,
+    )
+    assert_rewrites(RemoveNanGuards(), model, expect=None, rewrites=1, rtol=0, atol=0)
 
 
 def test_cost_is_linear_when_the_scores_are_a_long_diamond() -> None:
