@@ -16,6 +16,9 @@ Array = NDArray[Any]
 
 # Up to here arrays are kept; reading an initializer again costs little, but not nothing.
 _KEPT_ELEMENTS = 4096
+# Larger intermediate results are computed again should a second value need them.
+_KEPT_BYTES = 4 * 1024 * 1024
+_NOTHING = np.empty(0, bool)
 
 
 def constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:
@@ -119,6 +122,7 @@ class Constants:
     def array(self, value: ir.Value) -> Array | None:
         """The array, computed now if need be; None if it is no constant or cannot be computed."""
         stack = [value]
+        large: list[ir.Value] = []
         while stack:
             current = stack[-1]
             node = self._pending.get(current)
@@ -136,7 +140,12 @@ class Constants:
                 stack.extend(missing)
             else:
                 self._compute(node)
-        return self.known(value)
+                if self._arrays.get(current, _NOTHING).nbytes > _KEPT_BYTES:
+                    large.append(current)
+        result = self.known(value)
+        for item in large:
+            self._arrays.pop(item)
+        return result
 
     def _compute(self, node: ir.Node) -> None:
         computation = self._computations[node]

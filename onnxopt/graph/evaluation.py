@@ -8,7 +8,7 @@ the run time, not a second inference engine.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,7 @@ def evaluate(
         One array for each output.
 
     Raises:
-        NotEvaluatedError: The operator is not evaluated, the work is too large or the reference fails.
+        NotEvaluatedError: It is not evaluated, the work is too large, or the reference fails.
     """
     if not is_evaluated(node, opset):
         raise NotEvaluatedError(f"{node.op_type} is not evaluated")
@@ -97,7 +97,8 @@ def evaluate(
         raise NotEvaluatedError(f"{node.op_type} is too much work")
     try:
         with np.errstate(all="ignore"):
-            results: Any = _operator(node, inputs, opset).run(*_trimmed(inputs))  # type: ignore[no-untyped-call]
+            run: Callable[..., Sequence[Any]] = _operator(node, inputs, opset).run
+            results = run(*_trimmed(inputs))
     except _ERRORS as error:
         raise NotEvaluatedError(f"{node.op_type}: {error}") from error
     outputs: list[Array] = []

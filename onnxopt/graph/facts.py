@@ -76,9 +76,11 @@ def store(value: ir.Value, fact: Fact) -> None:
 @lru_cache(maxsize=8192)
 def type_proto(fact: Fact) -> onnx.TypeProto:
     """The protobuf type; the caller must not change it."""
+    made: onnx.TypeProto
     if fact.other is not None:
-        return onnx.TypeProto.FromString(fact.other)
-    made: onnx.TypeProto = onnx.helper.make_tensor_type_proto(fact.dtype, fact.dims)
+        made = onnx.TypeProto.FromString(fact.other)
+    else:
+        made = onnx.helper.make_tensor_type_proto(fact.dtype, fact.dims)
     return made
 
 

@@ -11,12 +11,14 @@ from onnxopt.core.names import Names
 from onnxopt.core.passes import Refusal
 from onnxopt.core.removal import remove_dead, remove_node
 from onnxopt.core.rewriting import replace_value
-from onnxopt.core.walking import subgraphs_of
+from onnxopt.core.walking import all_graphs, subgraphs_of
 from onnxopt.graph.growth import Growth
 from onnxopt.graph.inference import infer_model
 from onnxopt.graph.shape_inputs import is_noop_expand, shape_input
 
 _RULE = "fold"
+# Before this IR version every initializer had to be a graph input as well.
+_FREE_INITIALIZERS = 4
 
 
 class Folding:
@@ -38,11 +40,16 @@ class Folding:
         self._growth = Growth(model, self._constants, self._folded, max_growth)
         self._order: list[ir.Node] = []
         self._shape_constants: dict[tuple[ir.Graph, tuple[int, ...]], ir.Value] = {}
-        self._obsolete: dict[ir.Value, None] = {}
 
     def run(self) -> None:
         """Folds."""
         self._collect(self._model.graph)
+        used = [
+            value
+            for graph in all_graphs(self._model)
+            for value in graph.initializers.values()
+            if value.uses()
+        ]
         for node in self._order:
             self._resolve_cast_like(node)
             self._rewrite_shape_input(node)
@@ -52,9 +59,8 @@ class Folding:
             self._decide(node)
         for node in reversed(self._order):
             if node in self._folded:
-                self._note_obsolete(node)
                 remove_node(node)
-        self._remove_obsolete_initializers()
+        _remove_unused(used)
         for node, reason in self._constants.failures.items():
             self._refuse(node, reason)
         for node, reason in self._inference.values.oversized.items():
@@ -123,7 +129,7 @@ class Folding:
             name = self._names.unique(f"{computed.name or 'shape'}_known")
             value = ir.Value(name=name, const_value=ir.Tensor(array, name=name))
             value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.INT64
-            graph.register_initializer(value)
+            self._register(graph, value)
             self._constants.add_array(value, array)
             self._shape_constants[graph, items] = value
         return value
@@ -188,23 +194,20 @@ class Folding:
         tensor.name = stored.name
         stored.dtype = tensor.dtype
         stored.shape = ir.Shape(tensor.shape.numpy())
-        graph.register_initializer(stored)
+        self._register(graph, stored)
         replace_value(graph, node, value, stored, self._names)
 
-    def _note_obsolete(self, node: ir.Node) -> None:
-        for value in node.inputs:
-            if value is not None and value.is_initializer():
-                self._obsolete[value] = None
+    def _register(self, graph: ir.Graph, value: ir.Value) -> None:
+        if self._model.ir_version < _FREE_INITIALIZERS:
+            self._model.ir_version = _FREE_INITIALIZERS
+        graph.register_initializer(value)
 
-    def _remove_obsolete_initializers(self) -> None:
-        for value in self._obsolete:
-            graph = value.graph
-            if (
-                isinstance(graph, ir.Graph)
-                and value.is_initializer()
-                and not value.uses()
-                and not value.is_graph_output()
-                and not value.is_graph_input()
-            ):
-                assert value.name is not None
-                del graph.initializers[value.name]
+
+def _remove_unused(values: list[ir.Value]) -> None:
+    """Removes those of the initializers that lost their last user."""
+    for value in values:
+        if value.uses() or value.is_graph_output() or value.is_graph_input():
+            continue
+        graph = value.graph
+        if isinstance(graph, ir.Graph) and value.is_initializer() and value.name is not None:
+            del graph.initializers[value.name]

@@ -54,9 +54,13 @@ class Inference:
         self.model = model
         self.facts: dict[ir.Value, Fact] = {}
         self.symbols = Symbols(_input_symbols(model))
-        self.opset = model.opset_imports.get("", 1)
+        # The default domain has two spellings; nodes always have the short one.
+        opsets = dict(model.opset_imports)
+        if "ai.onnx" in opsets:
+            opsets.setdefault("", opsets["ai.onnx"])
+        self.opset = opsets.get("", 1)
         self.values = KnownValues(self.facts, self.symbols, self.opset)
-        self._schemas = SchemaTypes(model.opset_imports)
+        self._schemas = SchemaTypes(opsets)
 
     @property
     def constants(self) -> Constants:

@@ -162,7 +162,7 @@ def _within(
 
 def _cut(file: DataFile) -> Skeleton:
     try:
-        skeleton = cut_weights(file.view())
+        skeleton = cut_weights(file.view(), file.release)
     except WireError as error:
         raise InvalidModelError(f"the file is damaged or is no ONNX model: {error}") from error
     file.release(0, file.size)

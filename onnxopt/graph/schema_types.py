@@ -162,7 +162,10 @@ class SchemaTypes:
         if all(
             other is not None or (dims is not None and None not in dims) for _, dims, other in raw
         ):
-            facts = [Fact(*item) for item in raw]  # type: ignore[arg-type] # no None left
+            facts = [
+                Fact(dtype, dims and tuple([d for d in dims if d is not None]), other)
+                for dtype, dims, other in raw
+            ]
             return Inferred(raw, facts, None)
         repeatable = key is not None and _sizes_follow_from(node, inputs, constants)
         return Inferred(raw, None, key if repeatable else None)

@@ -253,30 +253,6 @@ def _matmul(inputs: RuleInputs) -> list[Dims] | None:
     return [(*broadcast_dims([a[:-2], b[:-2]], inputs.symbols), *rows, *columns)]
 
 
-def _pad(inputs: RuleInputs) -> list[Dims] | None:
-    data = inputs.dims(0)
-    if data is None:
-        return None
-    pads: Elements | None = ints_attribute(inputs.node, "pads") or ints_attribute(
-        inputs.node, "paddings"
-    )
-    if inputs.opset >= 11:
-        pads = inputs.elements(1)
-    axes: Sequence[Dim | bool | None] | None = range(len(data))
-    if inputs.has(3):
-        axes = inputs.elements(3)
-    if pads is None or axes is None or len(pads) != 2 * len(axes):
-        return [tuple(inputs.symbols.fresh() for _ in data)]
-    dims: list[Dim | None] = list(data)
-    for i, axis in enumerate(axes):
-        if not isinstance(axis, int):
-            return [tuple(inputs.symbols.fresh() for _ in data)]
-        begin, end, size = pads[i], pads[i + len(axes)], data[axis]
-        padding = None if begin is None or end is None else symbolic.add(begin, end)
-        dims[axis] = None if padding is None else symbolic.add(size, padding)
-    return [tuple(inputs.named(dim) for dim in dims)]
-
-
 def _topk(inputs: RuleInputs) -> list[Dims] | None:
     data, count = inputs.dims(0), inputs.elements(1)
     if not data or count is None or len(count) != 1:
@@ -297,7 +273,6 @@ SHAPE_RULES: dict[str, Rule] = {
     "Expand": _expand,
     "Flatten": _flatten,
     "MatMul": _matmul,
-    "Pad": _pad,
     "Range": _range,
     "Reshape": _reshape,
     "Split": _split,

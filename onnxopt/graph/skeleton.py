@@ -11,7 +11,7 @@ subgraphs and the tensors of Constant nodes stay where they are.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from onnxopt.graph.wire import (
@@ -57,8 +57,13 @@ class Skeleton:
     cuts: dict[int, Cut]
 
 
-def cut_weights(model: Buffer) -> Skeleton:
+def cut_weights(model: Buffer, passed: Callable[[int, int], None] | None = None) -> Skeleton:
     """Splits a serialized model into its skeleton and the ranges of its large weights.
+
+    Args:
+        model: The serialized ModelProto.
+        passed: Called with offset and length of each weight when the walk is past it. The system
+            may have read far into the weight along with its header.
 
     Raises:
         WireError: The bytes are no protobuf message.
@@ -82,6 +87,8 @@ def cut_weights(model: Buffer) -> Skeleton:
                     graph.append(length_delimited(GRAPH_INITIALIZER, len(tensor)) + tensor)
                     kept = stop
                     cuts[initializers] = cut
+                    if passed is not None:
+                        passed(cut.offset, cut.length)
             initializers += 1
         graph.append(model[kept:end])
         pieces.append(length_delimited(MODEL_GRAPH, sum(map(len, graph))))

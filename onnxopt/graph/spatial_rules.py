@@ -1,8 +1,9 @@
-"""Output shapes of Slice, Resize, convolutions and pooling with symbolic sizes."""
+"""Output shapes of Slice, Pad, Resize, convolutions and pooling with symbolic sizes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from onnxopt.graph import symbolic
 from onnxopt.graph.shape_rules import Dims, Elements, Rule, RuleInputs
@@ -88,6 +89,31 @@ def _position(index: Dim, size: Dim) -> Dim | None:
     return symbolic.smaller(index, size) if symbolic.is_at_least(index, 0) else None
 
 
+def pad_dims(inputs: RuleInputs) -> list[Dims] | None:
+    """Pad by known amounts of known axes."""
+    data = inputs.dims(0)
+    if data is None:
+        return None
+    pads: Elements | None = ints_attribute(inputs.node, "pads") or ints_attribute(
+        inputs.node, "paddings"
+    )
+    if inputs.opset >= 11:
+        pads = inputs.elements(1)
+    axes: Sequence[Dim | bool | None] | None = range(len(data))
+    if inputs.has(3):
+        axes = inputs.elements(3)
+    if pads is None or axes is None or len(pads) != 2 * len(axes):
+        return [tuple(inputs.symbols.fresh() for _ in data)]
+    dims: list[Dim | None] = list(data)
+    for i, axis in enumerate(axes):
+        if not isinstance(axis, int):
+            return [tuple(inputs.symbols.fresh() for _ in data)]
+        begin, end, size = pads[i], pads[i + len(axes)], data[axis]
+        padding = None if begin is None or end is None else symbolic.add(begin, end)
+        dims[axis] = None if padding is None else symbolic.add(size, padding)
+    return [tuple(inputs.named(dim) for dim in dims)]
+
+
 def resize_dims(inputs: RuleInputs) -> list[Dims] | None:
     """Resize and Upsample to sizes that are partly known, or by scales of one."""
     data = inputs.dims(0)
@@ -169,6 +195,7 @@ def _ceil_size(size: int, slack: int, stride: int, before: int, after: int) -> i
 
 
 SPATIAL_RULES: dict[str, Rule] = {
+    "Pad": pad_dims,
     "Slice": slice_dims,
     "Resize": resize_dims,
     **dict.fromkeys(("Conv", "MaxPool", "AveragePool", "LpPool"), windowed_dims),

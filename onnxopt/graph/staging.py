@@ -39,7 +39,7 @@ class Staging:
     @contextlib.contextmanager
     def create(self) -> Iterator[tuple[Path, BinaryIO]]:
         """A new temporary file; it is on the disk when the block ends."""
-        path = self._target.parent / f".{self._target.name[:100]}.{secrets.token_hex(6)}.tmp"
+        path = self._target.parent / f".onnxopt-{secrets.token_hex(8)}.tmp"
         self._temporary.append(path)  # before it exists, so that no interrupt comes between
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         descriptor = os.open(path, flags, 0o666)

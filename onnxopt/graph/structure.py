@@ -241,6 +241,9 @@ class _Checker:
         elif field == "tensors":
             for tensor in attribute.tensors:
                 self._tensor(tensor, _attribute_of(attribute, owner))
+        elif field == "strings":
+            for string in attribute.strings:
+                _require_utf8(string, _attribute_of(attribute, owner))
         elif field == "g":
             return [attribute.g]
         elif field == "graphs":
@@ -315,6 +318,13 @@ def _require_text(text: Any, what: str) -> None:
     # Protobuf hands out bytes where a string is no valid UTF-8.
     if text.__class__ is bytes:
         raise InvalidModelError(f"{what} is not valid UTF-8: {text[:60]!r}; the file is damaged")
+
+
+def _require_utf8(string: bytes, where: str) -> None:
+    try:
+        string.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidModelError(f"{where} is not valid UTF-8: {string[:60]!r}") from error
 
 
 def _text(text: Any) -> str:

@@ -11,19 +11,27 @@ from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
 
+from onnxopt.core.errors import InvalidModelError
+
 if TYPE_CHECKING:
-    from onnx import GraphProto, TypeProto, ValueInfoProto
+    from onnx import GraphProto, ValueInfoProto
+
+_ELEMENT_TYPES: Final = frozenset(dtype.value for dtype in ir.DataType)
 
 TYPE_KEY: Final = "onnxopt.type_proto"
 """Key in `ir.Value.meta` of a serialized TypeProto."""
 
 
 def clear_unsupported_types(values: Iterable[Iterable[ValueInfoProto]]) -> dict[str, bytes]:
-    """Clears the types that onnx_ir cannot hold; returns them, serialized, by the value's name."""
+    """Clears the types that onnx_ir cannot hold; returns them, serialized, by the value's name.
+
+    Raises:
+        InvalidModelError: A tensor type has an element type that does not exist.
+    """
     taken: dict[str, bytes] = {}
     for infos in values:
         for info in infos:
-            if not _is_supported(info.type):
+            if not _is_supported(info):
                 taken[info.name] = info.type.SerializeToString()
                 info.ClearField("type")
     return taken
@@ -37,11 +45,19 @@ def restore_types(graph: ir.Graph, proto: GraphProto) -> None:
                 info.type.ParseFromString(value.meta[TYPE_KEY])
 
 
-def _is_supported(value_type: TypeProto) -> bool:
+def _is_supported(info: ValueInfoProto) -> bool:
+    value_type = info.type
     while True:
         kind = value_type.WhichOneof("value")
+        if kind is None:
+            return value_type is info.type
+        if kind in ("tensor_type", "sparse_tensor_type"):
+            element = getattr(value_type, kind).elem_type
+            if element not in _ELEMENT_TYPES:
+                raise InvalidModelError(
+                    f"value {info.name!r} has the unknown element type {element}"
+                )
+            return True
         if kind not in ("sequence_type", "optional_type"):
-            return kind in (None, "tensor_type", "sparse_tensor_type")
-        value_type = getattr(value_type, kind).elem_type
-        if value_type.WhichOneof("value") is None:
             return False
+        value_type = getattr(value_type, kind).elem_type

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from onnxopt.runtime.axes import AxisKind, InputSpec, Sizes
 
 _WORDS = ("a", "the quick brown fox", "ONNX", "optimizer", "")
-_SAMPLE_RATE = 16000
+_SAMPLE_RATES = (16000, 8000)
+_SCALES = {"state": 0.1, "past": 0.5}
+# One run of three has small values: those of the others may saturate a classifier.
+_FAINT = 0.2
 # What integers of unknown meaning are below: small, since they may index something.
 _SMALL = 4
 
@@ -96,7 +99,7 @@ def fill(spec: InputSpec, scene: Scene) -> NDArray[Any]:
             count = shape[0] if shape else 1
             values = np.resize(np.array(scene.lengths), count).reshape(shape)
         case "rate":
-            values = np.full(shape, _SAMPLE_RATE)
+            values = np.full(shape, _SAMPLE_RATES[scene.run % len(_SAMPLE_RATES)])
         case "count":
             values = np.ones(shape)
         case "condition":
@@ -113,10 +116,15 @@ def _floats(
 ) -> NDArray[Any]:
     if np.issubdtype(spec.dtype.numpy(), np.integer):
         return rng.integers(0, 256, size=shape)  # the pixels of an image
-    if spec.role.kind == "image" and scene.run % 3 == 1:
+    if spec.role.range is not None:
+        low, high = spec.role.range
+        return low + (high - low) * rng.random(shape, dtype=np.float32)
+    if spec.role.kind in ("image", "signal") and scene.run % 3 == 1:
         return rng.random(shape, dtype=np.float32)
     values = rng.standard_normal(shape, dtype=np.float32)
-    scale = {"state": 0.1, "past": 0.5}.get(spec.role.kind, 1.0)
+    scale = _SCALES.get(spec.role.kind, 1.0)
+    if spec.role.kind in ("image", "signal") and scene.run % 3 == 2:
+        scale = _FAINT
     return values * np.float32(scale)
 
 

@@ -29,11 +29,13 @@ class Role:
         kind: What it is.
         bound: Integers are below it; None if nothing bounds them.
         words: Texts that the model knows.
+        range: Smallest and largest number that the model tells apart; None if it does not say.
     """
 
     kind: Kind
     bound: int | None = None
     words: tuple[str, ...] = ()
+    range: tuple[float, float] | None = None
 
 
 _INTEGERS = frozenset(
@@ -60,7 +62,7 @@ def find_role(value: ir.Value, model: ir.Model) -> Role:
         return Role("mask" if "mask" in name.lower() else "condition")
     if dtype in _INTEGERS:
         return _integer_role(value, reached)
-    return Role(_float_kind(value, reached))
+    return Role(_float_kind(value, reached), range=_quantized_range(reached))
 
 
 def _integer_role(value: ir.Value, reached: list[Consumer]) -> Role:
@@ -150,6 +152,26 @@ def _float_kind(value: ir.Value, reached: list[Consumer]) -> Kind:
         if convolved or any(dim in _CHANNELS for dim in channels):
             return "image"
     return "signal"
+
+
+def _quantized_range(reached: list[Consumer]) -> tuple[float, float] | None:
+    """What the first quantization of an input can represent: the range it was calibrated to."""
+    for consumer in reached:
+        node = consumer.node
+        if node.op_type != "QuantizeLinear" or consumer.position != 0 or len(node.inputs) < 3:
+            continue
+        parameters = [
+            None if v is None else ir.convenience.get_const_tensor(v) for v in node.inputs
+        ]
+        scale, zero_point = parameters[1:3]
+        if scale is None or zero_point is None or scale.size != 1 or zero_point.size != 1:
+            continue
+        if zero_point.dtype not in _INTEGERS:
+            continue
+        limits = np.iinfo(zero_point.dtype.numpy())
+        step, zero = float(scale.numpy().item()), int(zero_point.numpy().item())
+        return (int(limits.min) - zero) * step, (int(limits.max) - zero) * step
+    return None
 
 
 def _known_words(value: ir.Value, model: ir.Model) -> tuple[str, ...]:

@@ -20,9 +20,9 @@ _FLOORS: dict[ir.DataType, float] = {
     ir.DataType.FLOAT16: 1e-3,
     ir.DataType.BFLOAT16: 8e-3,
 }
-# A multiple that shrinks as the noise grows: 10 roundings are little, 10 times 5 % are too much.
+# A multiple that shrinks as the noise grows: 10 roundings are little, 10 times 5 % is too much.
 _LARGE_MULTIPLE = 10.0
-_SMALL_MULTIPLE = 3.0
+_SMALL_MULTIPLE = 2.0
 _SMALL_NOISE = 1e-4
 
 

@@ -42,11 +42,13 @@ class Trials:
         sets: The inputs that it runs on.
         outputs: For each of them, output name to result.
         notes: What was found out about the sizes it runs at.
+        seconds: How long the runs took.
     """
 
     sets: tuple[InputSet, ...]
     outputs: tuple[dict[str, Any], ...]
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
 
 
 def run_sets(session: Session, sets: Sequence[InputSet]) -> Trials:
@@ -55,13 +57,14 @@ def run_sets(session: Session, sets: Sequence[InputSet]) -> Trials:
     Raises:
         CannotRunError: It does not run on one of them.
     """
+    start = time.perf_counter()
     outputs = []
     for one in sets:
         try:
             outputs.append(session.run(one.feeds))
         except CannotRunError as error:
             raise CannotRunError(f"at {one.description}: {error.reason}") from error
-    return Trials(tuple(sets), tuple(outputs), ())
+    return Trials(tuple(sets), tuple(outputs), seconds=time.perf_counter() - start)
 
 
 def run_plan(session: Session, plan: InputPlan) -> Trials:
@@ -85,7 +88,7 @@ def run_plan(session: Session, plan: InputPlan) -> Trials:
             search.skipped = plan.sets - run
             break
         search.add_run(run)
-    return Trials(tuple(search.sets), tuple(search.outputs), tuple(search.notes()))
+    return Trials(tuple(search.sets), tuple(search.outputs), tuple(search.notes()), search.seconds)
 
 
 class _Search:

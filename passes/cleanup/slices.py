@@ -9,7 +9,8 @@ own input: it is resolved if that size is known, and merged as it is where it ca
 of the first Slice that the second one leaves alone).
 
 Refused: bounds on the same axis whose meaning depends on an unknown size; steps other than 1 on
-the same axis; a first Slice that others use, which would stay. Subgraphs are rewritten too.
+the same axis; a first Slice that others than such Slices use, which would stay. Subgraphs are
+rewritten too.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from onnxopt.passes.cleanup.single_node import (
     NodeRule,
     ints_parameter,
     no_match,
-    only_user,
     producer_of,
     refuse,
 )
 
 _TO_THE_END = 2**31 - 1
+_SHARED = "others read the result of the first Slice, so that it would stay"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,25 @@ def _composed(first: Bounds, second: Bounds, size: int | str | None) -> Bounds |
     return Bounds(first.start + second.start, end, 1)
 
 
+def _merged(first: ir.Node, second: ir.Node) -> dict[int, Bounds] | str | None:
+    """The bounds of one Slice for two; a text if they do not compose; None if not constant."""
+    if second.op_type != "Slice" or second.domain or second.inputs[0] is not first.outputs[0]:
+        return None
+    merged, outer = slice_bounds(first), slice_bounds(second)
+    if merged is None or outer is None:
+        return None
+    shape = dims(first.inputs[0])
+    for axis, bounds in outer.items():
+        if axis not in merged:
+            merged[axis] = bounds
+            continue
+        both = _composed(merged[axis], bounds, None if shape is None else shape[axis])
+        if both is None:
+            return "the bounds depend on an unknown size or have steps"
+        merged[axis] = both
+    return merged
+
+
 class _Pair(NodeRule):
     """Two Slices in a row."""
 
@@ -107,22 +127,15 @@ class _Pair(NodeRule):
         """Constant bounds, and no axis whose two bounds depend on an unknown size."""
         node = context.root
         inner = producer_of(node.inputs[0], "Slice")
-        if inner is None or not only_user(inner.outputs[0]):
+        if inner is None or inner.outputs[0].is_graph_output():
             return no_match()
-        first, second = slice_bounds(inner), slice_bounds(node)
-        if first is None or second is None:
-            return no_match()
-        shape = dims(inner.inputs[0])
-        merged = dict(first)
-        for axis, bounds in second.items():
-            if axis in first:
-                size = None if shape is None else shape[axis]
-                both = _composed(first[axis], bounds, size)
-                if both is None:
-                    return refuse("the bounds depend on an unknown size or have steps", node)
-                bounds = both
-            merged[axis] = bounds
-        self._merged = merged
+        merged = _merged(inner, node)
+        users = [user for user, _ in inner.outputs[0].uses()]
+        if merged is None or not all(_merged(inner, user) for user in users):
+            return no_match() if merged is None else refuse(_SHARED, node)
+        if isinstance(merged, str):
+            return refuse(merged, node)
+        self._bounds = merged
         self._attributes = opset_version(node, context.model) < 10
         return MatchResult()
 
@@ -131,8 +144,8 @@ class _Pair(NodeRule):
         node = root.producer()
         inner = None if node is None or node.inputs[0] is None else node.inputs[0].producer()
         assert inner is not None
-        axes = sorted(self._merged)
-        bounds = [self._merged[axis] for axis in axes]
+        axes = sorted(self._bounds)
+        bounds = [self._bounds[axis] for axis in axes]
         starts, ends = [item.start for item in bounds], [item.end for item in bounds]
         if self._attributes:
             return op.Slice(inner.inputs[0], starts=starts, ends=ends, axes=axes)
@@ -146,7 +159,7 @@ class _Pair(NodeRule):
         ]
         return op.Slice(inner.inputs[0], *operands)
 
-    _merged: dict[int, Bounds] = {}  # noqa: RUF012 - replaced, never changed, by each check
+    _bounds: dict[int, Bounds] = {}  # noqa: RUF012 - replaced, never changed, by each check
     _attributes = False
 
 

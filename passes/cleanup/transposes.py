@@ -1,12 +1,16 @@
 """Transposes that follow each other, and those that only move axes of size 1.
 
     Transpose(Transpose(x, p), q)  -> Transpose(x, p[q])   or x, if p[q] is the identity
+    Reshape(Transpose(Reshape(x))) -> Transpose(x, q)      the first Reshape joins axes of x, the
+                                                           second takes them apart again
     Transpose(x, p)                -> Reshape(x, s)        p only moves axes of size 1, and a
                                                            Reshape, Flatten, Squeeze or Unsqueeze
                                                            before or after it can take it in
 
 Transpose(x, p) has axis p[i] of x at place i, so that two of them compose to axis p[q[i]]. Moving
-axes of size 1 does not change the order of the elements in memory.
+axes of size 1 does not change the order of the elements in memory. [b, h, s, d] -> [b*h, s, d] ->
+[b*h, d, s] -> [b, h, d, s] is what some exporters write for a transposed key; all axes but one must
+be those of x one to one, so that the joined ones are known without computing with symbols.
 
 Refused: a size-1 Transpose whose result no constant target can say (two unknown dimensions that
 move). A Transpose of size-1 axes between other operators stays a Transpose, since it may cancel
@@ -26,7 +30,7 @@ from onnxscript.rewriter.pattern import MatchResult, RewriteRule
 
 from onnxopt.core.passes import RewritePass
 from onnxopt.graph.values import dims, ints_attribute, opset_version, rank
-from onnxopt.passes.cleanup.reshapes import RESHAPES, reshape_target
+from onnxopt.passes.cleanup.reshapes import RESHAPES, Dims, reshape_target
 from onnxopt.passes.cleanup.single_node import NodeRule, no_match, producer_of, refuse
 
 
@@ -41,6 +45,7 @@ class MergeTransposes(RewritePass):
         return [
             _Pair.rule("Transpose", "transpose-pair"),
             _SizeOne.rule("Transpose", "transpose-to-reshape"),
+            _Joined.rule("Reshape", "transpose-of-joined-axes"),
         ]
 
 
@@ -113,3 +118,58 @@ class _SizeOne(NodeRule):
         return op.Reshape(node.inputs[0], op.initializer(target, name=f"{root.name}_shape"))
 
     _target: tuple[int, ...] | None = None
+
+
+class _Joined(NodeRule):
+    """A Transpose between a Reshape that joins axes and one that takes them apart."""
+
+    def check(self, context: Any, root: ir.Value) -> MatchResult:
+        """Every joined axis comes back as it was."""
+        node = context.root
+        transpose = producer_of(node.inputs[0], "Transpose")
+        joining = None if transpose is None else producer_of(transpose.inputs[0], "Reshape")
+        if transpose is None or joining is None or joining.inputs[0] is None:
+            return no_match()
+        source, perm = joining.inputs[0], permutation(transpose)
+        shape, joined, wanted = dims(source), dims(joining.outputs[0]), dims(root)
+        if shape is None or joined is None or wanted is None or perm is None:
+            return no_match()
+        groups = _groups(shape, joined)
+        if groups is None:
+            return no_match()
+        axes = tuple(axis for place in perm for axis in groups[place])
+        if None in wanted or tuple(shape[axis] for axis in axes) != wanted:
+            return no_match()
+        self._plan = source, axes
+        return MatchResult()
+
+    def rewrite(self, op: Any, root: ir.Value) -> Any:
+        """One Transpose of all the axes."""
+        assert self._plan is not None
+        x, perm = self._plan
+        return op.Transpose(x, perm=perm)
+
+    _plan: tuple[ir.Value, tuple[int, ...]] | None = None
+
+
+def _groups(shape: Dims, joined: Dims) -> list[list[int]] | None:
+    """For each axis of `joined` the axes of `shape` that it is made of; None if that is unclear."""
+    extra = len(shape) - len(joined)
+    if extra < 0:
+        return None
+    front = 0
+    while front < len(joined) and _equal(shape[front], joined[front]):
+        front += 1
+    back = 0
+    while back < len(joined) - front - 1 and _equal(shape[-1 - back], joined[-1 - back]):
+        back += 1
+    if front == len(joined):
+        return [[axis] for axis in range(front)] if extra == 0 else None
+    if front + back != len(joined) - 1:
+        return None
+    middle = list(range(front, len(shape) - back))
+    return [*([a] for a in range(front)), middle, *([a] for a in range(len(shape))[-back:] if back)]
+
+
+def _equal(one: int | str | None, other: int | str | None) -> bool:
+    return one is not None and one == other

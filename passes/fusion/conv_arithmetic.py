@@ -133,7 +133,9 @@ class _AfterLinear(NodeRule):
         if affine is None:
             return refuse("it divides by zero or by the output, or is not finite", node)
         if not only_user(linear.output):
-            return refuse("the output of the node before has other users", node)
+            # A single number on one of several users is a step of an activation, as x / sqrt(2).
+            shared = "the output of the node before has other users"
+            return refuse(shared if number.size > 1 else "", node)
         reason = "" if affine[0] is None else shared_weight(linear, node)
         if reason:
             return refuse(reason, node)

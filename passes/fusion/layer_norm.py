@@ -10,11 +10,11 @@
 
 Opset 17 and newer. The quotient may be a Div by Sqrt or a Mul by Reciprocal(Sqrt), 1 / Sqrt or
 Pow(.., -0.5), the square Pow(d, 2) or d * d, and d may be computed twice. The third form is the one
-of TensorFlow. LayerNormalization computes 16-bit values in float by itself (stash_type), which makes
-the Casts of a mixed-precision model superfluous.
+of TensorFlow. LayerNormalization computes 16-bit values in float by itself (stash_type), which
+makes the Casts of a mixed-precision model superfluous.
 
-The means go over the same last axes; their size must be known for the ones. Scale and bias are taken
-in if they are vectors of exactly that shape, constant or computed.
+The means go over the same last axes; their size must be known for the ones. Scale and bias are
+taken in if they are vectors of exactly that shape, constant or computed.
 
 Refused: intermediate values with other users; a size that is not known; opset 16 and older ("needs
 opset 17"); scales whose 16-bit form would not be exact. Subgraphs are rewritten too.
@@ -31,7 +31,7 @@ import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult, RewriteRule
 
 from onnxopt.core.passes import RewritePass
-from onnxopt.graph.values import constant, dims, opset_version
+from onnxopt.graph.values import constant, opset_version, rank, static_dims
 from onnxopt.passes.cleanup.single_node import (
     NodeRule,
     has_input,
@@ -43,6 +43,7 @@ from onnxopt.passes.cleanup.single_node import (
 from onnxopt.passes.fusion.linear import FLOATS
 from onnxopt.passes.fusion.normalization import (
     closed,
+    read_inverse_root,
     read_quotient,
     trailing_axes,
     trailing_shape,
@@ -53,7 +54,7 @@ _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FuseLayerNorm(RewritePass):
-    """Fuses LayerNormalization, with its scale, bias and Casts, out of ReduceMean and arithmetic."""
+    """Fuses LayerNormalization, with its scale, bias and Casts, out of its parts."""
 
     name: ClassVar[str] = "fuse-layer-norm"
 
@@ -114,7 +115,7 @@ class _Core(NodeRule):
             return no_match()
         x, mean, sub = centered
         count = trailing_axes(mean)
-        if count is None or count != trailing_axes(quotient.mean) or x.dtype not in FLOATS:
+        if count is None or count != trailing_axes(quotient.below.mean) or x.dtype not in FLOATS:
             return no_match()
         if opset_version(node, context.model) < 17:
             return refuse("LayerNormalization needs opset 17 (--opset 17)", node)
@@ -123,7 +124,7 @@ class _Core(NodeRule):
             return refuse("the normalized size is not known", node)
         if not closed([*quotient.nodes, mean, sub], node):
             return refuse("a value inside the normalization has other users", node)
-        self._found = _Found(x, count, shape, quotient.epsilon)
+        self._found = _Found(x, count, shape, quotient.below.epsilon)
         return MatchResult()
 
     def rewrite(self, op: Any, root: ir.Value) -> ir.Value:
@@ -132,28 +133,186 @@ class _Core(NodeRule):
 
 
 class _TakesIn(NodeRule):
-    """A Mul or Add behind LayerNormalization."""
+    """A vector behind LayerNormalization: `* g` without a scale, `+ b` without a bias."""
 
     _found: tuple[ir.Node, ir.Value]
 
-    def fits(self, norm: ir.Node, scale: NDArrayOrNone, shape: tuple[int, ...]) -> bool:
-        """Whether the node before can take in a vector of `shape`."""
+    def fits(self, norm: ir.Node) -> bool:
+        """True if the LayerNormalization has no such vector yet."""
         raise NotImplementedError
 
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         node = context.root
         for normalized, vector in (node.inputs, node.inputs[::-1]):
             norm = producer_of(normalized, "LayerNormalization")
-            if norm is None or vector is None or normalized is None:
+            if norm is None or vector is None or normalized is None or not self.fits(norm):
                 continue
-            shape = dims(vector)
-            scale_shape = dims(norm.inputs[1])
-            if shape is None or shape != scale_shape or vector.dtype != norm.inputs[0].dtype:
+            if vector.dtype != normalized.dtype or _fitting(vector, norm) is None:
                 continue
-            if len(shape) != -_axis(norm) or not self.fits(norm):
-                continue
-            if not only_user(normalized) or len(_used(norm)) > 1:
+            if not only_user(normalized):
                 return refuse("the normalized value has other users", node)
             self._found = (norm, vector)
             return MatchResult()
         return no_match()
+
+
+class _Scale(_TakesIn):
+    """`LayerNormalization(x, ones) * g`."""
+
+    def fits(self, norm: ir.Node) -> bool:
+        ones = constant(norm.inputs[1])
+        return not has_input(norm, 2) and ones is not None and bool(np.all(ones == 1))
+
+    def rewrite(self, op: Any, root: ir.Value) -> ir.Value:
+        """LayerNormalization with the scale inside."""
+        norm, vector = self._found
+        scale = _as_vector(op, vector, norm)
+        y: ir.Value = op.LayerNormalization(norm.inputs[0], scale, **norm.attributes)
+        return y
+
+
+class _Bias(_TakesIn):
+    """`LayerNormalization(x, g) + b`."""
+
+    def fits(self, norm: ir.Node) -> bool:
+        return not has_input(norm, 2)
+
+    def rewrite(self, op: Any, root: ir.Value) -> ir.Value:
+        """LayerNormalization with the bias inside."""
+        norm, vector = self._found
+        bias = _as_vector(op, vector, norm)
+        y: ir.Value = op.LayerNormalization(*norm.inputs[:2], bias, **norm.attributes)
+        return y
+
+
+def _fitting(vector: ir.Value, norm: ir.Node) -> tuple[int, ...] | None:
+    """The shape of the vector without leading ones, if that is the shape of the scale."""
+    wanted, shape = static_dims(norm.inputs[1]), static_dims(vector)
+    if wanted is None or shape is None:
+        return None
+    extra = len(shape) - len(wanted)
+    if extra == 0:
+        return wanted if shape == wanted else None
+    size = rank(norm.inputs[0])
+    if extra < 0 or constant(vector) is None or size is None or len(shape) > size:
+        return None
+    return wanted if shape == (1,) * extra + wanted else None
+
+
+def _as_vector(op: Any, vector: ir.Value, norm: ir.Node) -> ir.Value:
+    shape = _fitting(vector, norm)
+    array = constant(vector)
+    if shape is None or array is None or array.shape == shape:
+        return vector
+    flat: ir.Value = op.initializer(
+        ir.Tensor(array.reshape(shape), dtype=vector.dtype), name=vector.name
+    )
+    return flat
+
+
+class _ScaledFirst(NodeRule):
+    """`x * r + (b - mean(x) * r)` with `r = g / sqrt(mean((x - mean(x))^2) + e)`."""
+
+    _found: _Found
+
+    def check(self, context: Any, root: ir.Value) -> MatchResult:
+        node = context.root
+        parts = _scaled_first(node)
+        if parts is None:
+            return no_match()
+        found, nodes = parts
+        if opset_version(node, context.model) < 17:
+            return refuse("LayerNormalization needs opset 17 (--opset 17)", node)
+        vectors = [vector for vector in (found.scale, found.bias) if vector is not None]
+        if any(static_dims(vector) != found.shape for vector in vectors):
+            return refuse("scale and bias are not vectors of the normalized size", node)
+        if not closed(nodes, node):
+            return refuse("a value inside the normalization has other users", node)
+        self._found = found
+        return MatchResult()
+
+    def rewrite(self, op: Any, root: ir.Value) -> ir.Value:
+        """LayerNormalization with scale and bias."""
+        return _emit(op, self._found, root.name)
+
+
+def _scaled_first(root: ir.Node) -> tuple[_Found, list[ir.Node]] | None:
+    for scaled, offset in (root.inputs, root.inputs[::-1]):
+        product, sub = producer_of(scaled, "Mul"), producer_of(offset, "Sub")
+        moved = None if sub is None else producer_of(sub.inputs[1], "Mul")
+        if product is None or sub is None or moved is None:
+            continue
+        for x, factor in (product.inputs, product.inputs[::-1]):
+            if factor is None or factor not in moved.inputs or x is None:
+                continue
+            middle = moved.inputs[1] if moved.inputs[0] is factor else moved.inputs[0]
+            mean = producer_of(middle, "ReduceMean")
+            if mean is None or mean.inputs[0] is not x:
+                continue
+            scale, inverse = None, read_inverse_root(factor)
+            scaling = producer_of(factor, "Mul")
+            nodes = [root, product, sub, moved, mean]
+            if inverse is None and scaling is not None:
+                nodes.append(scaling)
+                for root_value, vector in (scaling.inputs, scaling.inputs[::-1]):
+                    inverse = inverse or read_inverse_root(root_value)
+                    scale = vector if inverse is not None and scale is None else scale
+            difference = None if inverse is None else producer_of(inverse.base, "Sub")
+            if inverse is None or difference is None:
+                continue
+            if list(difference.inputs) != [x, middle] or x.dtype not in FLOATS:
+                continue
+            count = trailing_axes(mean)
+            shape = None if count is None else trailing_shape(x, count)
+            if count is None or shape is None or count != trailing_axes(inverse.mean):
+                continue
+            found = _Found(x, count, shape, inverse.epsilon, scale, sub.inputs[0])
+            return found, [*nodes, difference, *inverse.nodes]
+    return None
+
+
+class _Casts(NodeRule):
+    """`Cast(LayerNormalization(Cast(x, float), g, b))` back to the 16-bit type of x."""
+
+    _found: tuple[ir.Node, ir.Value]
+
+    def check(self, context: Any, root: ir.Value) -> MatchResult:
+        node = context.root
+        norm = producer_of(node.inputs[0], "LayerNormalization")
+        up = None if norm is None else producer_of(norm.inputs[0], "Cast")
+        x = None if up is None else up.inputs[0]
+        if norm is None or x is None or x.dtype not in _HALF or not only_user(norm.outputs[0]):
+            return no_match()
+        if root.dtype != x.dtype or norm.outputs[0].dtype != ir.DataType.FLOAT:
+            return no_match()
+        for vector in norm.inputs[1:]:
+            if _narrow(vector, x.dtype) is None:
+                return refuse("scale or bias would not be exact in 16 bit", node)
+        self._found = (norm, x)
+        return MatchResult()
+
+    def rewrite(self, op: Any, root: ir.Value) -> ir.Value:
+        """LayerNormalization on the 16-bit values, which computes in float by itself."""
+        norm, x = self._found
+        inputs: list[ir.Value] = [x]
+        for vector in norm.inputs[1:]:
+            narrow = _narrow(vector, x.dtype)
+            if isinstance(narrow, ir.Tensor):
+                assert vector is not None
+                narrow = op.initializer(narrow, name=vector.name)
+            assert narrow is not None
+            inputs.append(narrow)
+        y: ir.Value = op.LayerNormalization(*inputs, **norm.attributes)
+        return y
+
+
+def _narrow(vector: ir.Value | None, dtype: ir.DataType | None) -> ir.Value | ir.Tensor[Any] | None:
+    """The vector in `dtype` if that loses nothing."""
+    array = constant(vector)
+    if array is not None and dtype is not None:
+        narrow = array.astype(dtype.numpy())
+        exact = np.array_equal(narrow.astype(array.dtype), array)
+        return ir.Tensor(narrow, dtype=dtype) if exact else None
+    cast = producer_of(vector, "Cast")
+    source = None if cast is None else cast.inputs[0]
+    return source if source is not None and source.dtype == dtype else None

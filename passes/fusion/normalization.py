@@ -15,24 +15,39 @@ from onnxopt.graph.values import constant, int_attribute, rank, static_dims
 from onnxopt.passes.cleanup.single_node import ints_parameter, producer_of
 
 
+@dataclasses.dataclass
+class RootMeanSquare:
+    """sqrt(mean(base^2) + epsilon), or one over it.
+
+    Attributes:
+        base: What is squared.
+        mean: The ReduceMean of the squares.
+        epsilon: 0 if there is none.
+        nodes: All nodes that compute it from `base`.
+        plain: True if it is spelled Sqrt(ReduceMean(Pow(base, 2)) + epsilon).
+    """
+
+    base: ir.Value
+    mean: ir.Node
+    epsilon: float
+    nodes: list[ir.Node]
+    plain: bool
+
+
 @dataclasses.dataclass(frozen=True)
 class Quotient:
-    """x / sqrt(mean(x^2) + epsilon), with everything that it is made of.
+    """x / sqrt(mean(x^2) + epsilon).
 
     Attributes:
         x: What is normalized.
-        mean: The ReduceMean of the squares.
-        epsilon: 0 if there is none.
-        denominator: sqrt(mean(x^2) + epsilon).
-        nodes: All nodes that compute it, the root included, the one that makes x not.
+        below: The denominator.
+        nodes: All nodes that compute it from `x`, the last one included.
         plain: True if it is spelled x / Sqrt(ReduceMean(Pow(x, 2)) + epsilon).
     """
 
     x: ir.Value
-    mean: ir.Node
-    epsilon: float
-    denominator: ir.Value
-    nodes: dict[ir.Node, None]
+    below: RootMeanSquare
+    nodes: list[ir.Node]
     plain: bool
 
 
@@ -45,97 +60,78 @@ def number(value: ir.Value | None) -> float | None:
 
 
 def read_quotient(root: ir.Node) -> Quotient | None:
-    """The quotient whose last node is `root`, or None."""
-    numerator, denominator = root.inputs[:2]
+    """The quotient whose last node is `root`, a Div or a Mul; None if it is none."""
+    first, second = root.inputs[:2]
     if root.op_type == "Div":
-        return _read(root, numerator, denominator, {root: None}, True)
-    for x, inverse in ((numerator, denominator), (denominator, numerator)):
-        node = producer_of(inverse, "Reciprocal", "Div", "Pow")
-        if node is None:
-            continue
-        nodes = {root: None, node: None}
-        below: ir.Value | None = None
-        if node.op_type == "Reciprocal":
-            below = node.inputs[0]
-        elif node.op_type == "Div" and number(node.inputs[0]) == 1.0:
-            below = node.inputs[1]
-        elif node.op_type == "Pow" and number(node.inputs[1]) == -0.5:
-            found = _mean_square(node.inputs[0], x, nodes)
-            return None if found is None else _quotient(x, *found, node.outputs[0], nodes, False)
-        if below is not None:
-            return _read(root, x, below, nodes, False)
-    return None
-
-
-def _read(
-    root: ir.Node,
-    x: ir.Value | None,
-    denominator: ir.Value | None,
-    nodes: dict[ir.Node, None],
-    plain: bool,
-) -> Quotient | None:
-    sqrt = producer_of(denominator, "Sqrt")
-    if sqrt is None:
-        return None
-    nodes[sqrt] = None
-    found = _mean_square(sqrt.inputs[0], x, nodes)
-    return None if found is None else _quotient(x, *found, sqrt.outputs[0], nodes, plain)
+        return _quotient(root, first, read_root(second), divided=True)
+    return _quotient(root, first, read_inverse_root(second), divided=False) or _quotient(
+        root, second, read_inverse_root(first), divided=False
+    )
 
 
 def _quotient(
-    x: ir.Value | None,
-    mean: ir.Node,
-    epsilon: float,
-    square: ir.Node,
-    denominator: ir.Value,
-    nodes: dict[ir.Node, None],
-    plain: bool,
-) -> Quotient:
-    assert x is not None
-    plain = plain and square.op_type == "Pow" and epsilon > 0
-    return Quotient(x, mean, epsilon, denominator, nodes, plain)
+    root: ir.Node, x: ir.Value | None, below: RootMeanSquare | None, *, divided: bool
+) -> Quotient | None:
+    if x is None or below is None:
+        return None
+    nodes = [root, *below.nodes]
+    if below.base is not x:
+        # Old exporters write x - mean(x) twice: once to be squared, once to be divided.
+        squared, divisor = producer_of(below.base, "Sub"), producer_of(x, "Sub")
+        if squared is None or divisor is None or list(squared.inputs) != list(divisor.inputs):
+            return None
+        nodes.append(squared)
+    return Quotient(x, below, nodes, divided and below.plain)
 
 
-def _mean_square(
-    value: ir.Value | None, x: ir.Value | None, nodes: dict[ir.Node, None]
-) -> tuple[ir.Node, float, ir.Node] | None:
-    """Reads mean(x^2) + epsilon as (the ReduceMean, epsilon, the node that squares)."""
+def read_root(value: ir.Value | None) -> RootMeanSquare | None:
+    """Reads sqrt(mean(base^2) + epsilon)."""
+    sqrt = producer_of(value, "Sqrt")
+    below = None if sqrt is None else _mean_square(sqrt.inputs[0])
+    if sqrt is None or below is None:
+        return None
+    below.nodes.append(sqrt)
+    return below
+
+
+def read_inverse_root(value: ir.Value | None) -> RootMeanSquare | None:
+    """Reads 1 / sqrt(mean(base^2) + epsilon)."""
+    node = producer_of(value, "Reciprocal", "Div", "Pow")
+    if node is None:
+        return None
+    below = None
+    if node.op_type == "Reciprocal":
+        below = read_root(node.inputs[0])
+    elif node.op_type == "Div" and number(node.inputs[0]) == 1.0:
+        below = read_root(node.inputs[1])
+    elif node.op_type == "Pow" and number(node.inputs[1]) == -0.5:
+        below = _mean_square(node.inputs[0])
+    if below is not None:
+        below.nodes.append(node)
+    return below
+
+
+def _mean_square(value: ir.Value | None) -> RootMeanSquare | None:
+    """Reads mean(base^2) + epsilon."""
     epsilon = 0.0
+    nodes = []
     add = producer_of(value, "Add")
     if add is not None:
-        for mean_value, constant_value in (add.inputs, add.inputs[::-1]):
-            found = number(constant_value)
-            if found is not None and producer_of(mean_value, "ReduceMean") is not None:
-                epsilon, value = found, mean_value
-                nodes[add] = None
-                break
+        value = None
+        for summand, small in (add.inputs, add.inputs[::-1]):
+            found = number(small)
+            if found is not None and found >= 0:
+                epsilon, value = found, summand
+        nodes.append(add)
     mean = producer_of(value, "ReduceMean")
-    if mean is None or x is None or epsilon < 0:
+    square = None if mean is None else producer_of(mean.inputs[0], "Pow", "Mul")
+    if mean is None or square is None or square.inputs[0] is None:
         return None
-    square = producer_of(mean.inputs[0], "Pow", "Mul")
-    if square is None:
+    power = number(square.inputs[1]) if square.op_type == "Pow" else None
+    if power != 2.0 and not (square.op_type == "Mul" and square.inputs[1] is square.inputs[0]):
         return None
-    base = square.inputs[0]
-    if square.op_type == "Pow" and number(square.inputs[1]) != 2.0:
-        return None
-    if square.op_type == "Mul" and square.inputs[1] is not base:
-        return None
-    if base is not x and not _same_difference(base, x):
-        return None
-    nodes |= {mean: None, square: None}
-    if base is not x and base is not None:
-        producer = base.producer()
-        assert producer is not None
-        nodes[producer] = None
-    return mean, epsilon, square
-
-
-def _same_difference(one: ir.Value | None, other: ir.Value) -> bool:
-    """True for two Sub nodes with the same operands, as old exporters write x - mean(x) twice."""
-    first, second = producer_of(one, "Sub"), producer_of(other, "Sub")
-    return (
-        first is not None and second is not None and list(first.inputs) == list(second.inputs)
-    )
+    plain = square.op_type == "Pow" and add is not None
+    return RootMeanSquare(square.inputs[0], mean, epsilon, [*nodes, mean, square], plain)
 
 
 def trailing_axes(mean: ir.Node) -> int | None:

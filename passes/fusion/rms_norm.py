@@ -1,13 +1,13 @@
 """RMSNormalization out of its parts.
 
-    x / sqrt(mean(x^2) + e)              -> RMSNormalization(x, ones, epsilon=e)          opset >= 23
+    x / sqrt(mean(x^2) + e)              -> RMSNormalization(x, ones, epsilon=e)      opset >= 23
     RMSNormalization(x, ones) * g        -> RMSNormalization(x, g)
-    x * Reciprocal(Sqrt(mean(x^2) + e))  -> x / Sqrt(ReduceMean(Pow(x, 2)) + e)           below 23
+    x * Reciprocal(Sqrt(mean(x^2) + e))  -> x / Sqrt(ReduceMean(Pow(x, 2)) + e)       below 23
 
-Opsets below 23 have no RMSNormalization. There the parts are brought into the one spelling that ONNX
-Runtime fuses by itself at load time: it knows Div by Sqrt and Pow(x, 2), but neither Reciprocal, as
-torch exports rsqrt, nor x * x. Measured with ONNX Runtime 1.32, one thread, six in a row with a scale
-each, milliseconds:
+Opsets below 23 have no RMSNormalization. There the parts are brought into the one spelling that
+ONNX Runtime fuses by itself at load time: it knows Div by Sqrt and Pow(x, 2), but neither
+Reciprocal, as torch exports rsqrt, nor x * x. Measured with ONNX Runtime 1.32, one thread, six in a
+row with a scale each, milliseconds:
 
                        Reciprocal    x * x    Div, Pow    RMSNormalization
     1 x 1 x 1024         0.036       0.030      0.014          0.014
@@ -16,8 +16,8 @@ each, milliseconds:
 The mean goes over the last axes; ones have the size of these axes, which must be known. A scale is
 taken in if it is a constant or computed vector of exactly that shape.
 
-Refused: intermediate values with other users; a mean over other axes; types that are not float, double,
-float16 or bfloat16. Subgraphs are rewritten too.
+Refused: intermediate values with other users; a mean over other axes; types that are not float,
+double, float16 or bfloat16. Subgraphs are rewritten too.
 """
 
 from __future__ import annotations
@@ -71,13 +71,13 @@ class _Quotient(NodeRule):
         version = opset_version(node, context.model)
         if version < 23 and quotient.plain:
             return no_match()
-        count = trailing_axes(quotient.mean)
+        count = trailing_axes(quotient.below.mean)
         shape = None if count is None else trailing_shape(quotient.x, count)
         if version >= 23 and (count is None or shape is None):
             return no_match() if count is None else refuse("the normalized size is not known", node)
         if version < 23 and count is None:
             return no_match()
-        if not closed(list(quotient.nodes), node):
+        if not closed(quotient.nodes, node):
             return refuse("a value inside the normalization has other users", node)
         self._found = (quotient, count if version >= 23 else None, shape or ())
         return MatchResult()
@@ -92,11 +92,11 @@ class _Quotient(NodeRule):
         if count is not None:
             ones = ir.Tensor(np.ones(shape, dtype.numpy()), dtype=dtype)
             scale = op.initializer(ones, name=f"{root.name}_scale")
-            y = op.RMSNormalization(x, scale, axis=-count, epsilon=quotient.epsilon)
+            y = op.RMSNormalization(x, scale, axis=-count, epsilon=quotient.below.epsilon)
             return y
         two = op.initializer(ir.Tensor(np.asarray(2.0).astype(dtype.numpy()), dtype=dtype), "two")
-        mean = quotient.mean
-        small = np.asarray(quotient.epsilon).astype(dtype.numpy())
+        mean = quotient.below.mean
+        small = np.asarray(quotient.below.epsilon).astype(dtype.numpy())
         epsilon = op.initializer(ir.Tensor(small, dtype=dtype), f"{root.name}_epsilon")
         squares = op.Pow(x, two)
         squares.type, squares.shape = x.type, x.shape

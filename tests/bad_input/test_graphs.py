@@ -235,7 +235,12 @@ def test_typed_data_that_disagrees_is_refused(tmp_path, field, dtype, count, dim
 def test_output_of_an_unknown_type_is_refused(tmp_path):
     model = make_model()
     model.graph.output[0].type.tensor_type.elem_type = 99
-    _refused(tmp_path, model, "99")
+    _refused(tmp_path, model, "'y' has the unknown element type 99")
+
+
+def test_invalid_utf8_in_a_list_of_strings_is_refused(tmp_path):
+    model = make_model([node("Mystery", ["x"], ["y"], name="n", words=["fine", b"a\xff"])])
+    _refused(tmp_path, model, "'words' of node 'n'")
 
 
 def _function(name, *nodes):

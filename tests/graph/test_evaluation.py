@@ -12,7 +12,7 @@ import onnx.helper
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from helpers.operator_cases import floats, ints, operator_cases
+from helpers.operator_cases import Input, floats, ints, operator_cases
 from numpy.typing import NDArray
 
 from onnxopt.graph.evaluation import EVALUATED, NotEvaluatedError, evaluate
@@ -26,7 +26,7 @@ CASES = [
 ]
 
 
-def _node(op: str, inputs: Sequence[Array | None], attributes: Mapping[str, Any]) -> ir.Node:
+def _node(op: str, inputs: Sequence[Input], attributes: Mapping[str, Any]) -> ir.Node:
     values = [None if x is None else ir.Value(name=f"i{i}") for i, x in enumerate(inputs)]
     count = {"TopK": 2, "Split": 2}.get(op, 1)
     node = ir.node(op, values, attributes=attributes, num_outputs=count)
@@ -35,7 +35,7 @@ def _node(op: str, inputs: Sequence[Array | None], attributes: Mapping[str, Any]
     return node
 
 
-def _in_onnxruntime(node: ir.Node, inputs: Sequence[Array | None], opset: int) -> list[Array]:
+def _in_onnxruntime(node: ir.Node, inputs: Sequence[Input], opset: int) -> list[Array]:
     """Inputs as initializers, so that every dtype can be given; a cast brings bfloat16 back."""
     proto = ir.serde.serialize_node(node)
     nodes, names = [proto], list(proto.output)
@@ -64,7 +64,7 @@ def _in_onnxruntime(node: ir.Node, inputs: Sequence[Array | None], opset: int) -
 
 @pytest.mark.parametrize(("op", "inputs", "attributes", "opset"), CASES)
 def test_result_is_that_of_onnxruntime(
-    op: str, inputs: Sequence[Array | None], attributes: Mapping[str, Any], opset: int
+    op: str, inputs: Sequence[Input], attributes: Mapping[str, Any], opset: int
 ) -> None:
     node = _node(op, inputs, attributes)
     arrays = [None if array is None else np.asarray(array) for array in inputs]
@@ -84,9 +84,7 @@ def test_every_evaluated_operator_has_a_case() -> None:
     assert set(EVALUATED) - tested == set()
 
 
-def _evaluate(
-    op: str, inputs: Sequence[Array | None], opset: int, **attributes: Any
-) -> list[Array]:
+def _evaluate(op: str, inputs: Sequence[Input], opset: int, **attributes: Any) -> list[Array]:
     node = _node(op, inputs, attributes)
     return evaluate(node, inputs, opset, [None] * len(node.outputs))
 

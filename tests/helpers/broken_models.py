@@ -77,7 +77,8 @@ def nested_model(levels: int) -> onnx.ModelProto:
 def _only_then(node: onnx.NodeProto) -> bytes:
     """Without the else branch, so that the size grows with the depth and not with its power."""
     del node.attribute[1]
-    return node.SerializeToString()
+    data: bytes = node.SerializeToString()
+    return data
 
 
 def external_model(

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-Case = tuple[str, Sequence[Array | None], Mapping[str, Any], Sequence[int]]
+Input = Array | np.generic | None
+Case = tuple[str, Sequence[Input], Mapping[str, Any], Sequence[int]]
 
 RNG = np.random.default_rng(0)
 ALL, OLD, NEW = (7, 11, 13, 17, 20), (7, 11), (13, 17, 20)

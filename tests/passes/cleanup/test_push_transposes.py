@@ -293,7 +293,9 @@ def test_random_islands_keep_their_outputs_and_get_no_more_transposes(seed: int)
         values.append(name)
     outputs = ", ".join(f"float[3,3,3] {value}" for value in rng.sample(values[1:], 3))
     text = f"g (float[3,3,3] x) => ({outputs}) {{ {' '.join(lines)} }}"
-    model = parse_model(text, {"c": np.arange(9, dtype=np.float32).reshape(3, 3)} if ", c)" in text else {})
+    model = parse_model(
+        text, {"c": np.arange(9, dtype=np.float32).reshape(3, 3)} if ", c)" in text else {}
+    )
     ir.passes.common.RemoveUnusedNodesPass()(model)
     ir.passes.common.ShapeInferencePass()(model)
     before = op_types(model).count("Transpose")

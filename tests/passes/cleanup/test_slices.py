@@ -131,6 +131,24 @@ def test_first_slice_stays_when_it_is_a_graph_output() -> None:
     assert_rewrites(MergeSlices(), model, expect=None, rewrites=0, rtol=0, atol=0)
 
 
+def test_first_slice_goes_when_all_its_readers_are_slices() -> None:
+    model = parse_model(
+        """g (float[N,7] x) => (float[?,1] y, float[?,1] w)
+        <int64[1] z = {0}, int64[1] o = {1}, int64[1] t = {2}>
+        { a = Slice(x, z, t, z) y = Slice(a, z, o, o) w = Slice(a, o, t, o) }"""
+    )
+    expect = ["Slice", "Slice"]
+    assert_rewrites(MergeSlices(), model, expect=expect, rewrites=2, rtol=0, atol=0)
+
+
+def test_first_slice_stays_when_another_node_reads_it() -> None:
+    model = parse_model(
+        """g (float[N,7] x) => (float[?,1] y, float[?,7] w) <int64[1] z = {0}, int64[1] o = {1}>
+        { a = Slice(x, z, o, z) y = Slice(a, z, o, o) w = Neg(a) }"""
+    )
+    assert_refuses(MergeSlices(), model, "would stay")
+
+
 def test_shared_bounds_survive_when_slices_merge() -> None:
     model = parse_model(
         """g (float[N,7] x) => (float[1,1] y, float[1,7] w) <int64[1] z = {0}, int64[1] o = {1}>

@@ -19,7 +19,7 @@ def _inferred(text: str, opset: int = 18) -> ir.Model:
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), itertools.product([[0, 2, 1], [2, 0, 1], [1, 2, 0]], repeat=2)
+    ("first", "second"), list(itertools.product([[0, 2, 1], [2, 0, 1], [1, 2, 0]], repeat=2))
 )
 @pytest.mark.parametrize("opset", [7, 13, 21])
 def test_pair_becomes_one_or_none(first: list[int], second: list[int], opset: int) -> None:
@@ -98,6 +98,37 @@ def test_large_axes_stay_when_they_change_places() -> None:
     model = _inferred(
         """g (float[N,3,4] x) => (float[N,12] y)
         { b = Transpose<perm=[0,2,1]>(x) y = Flatten<axis=1>(b) }"""
+    )
+    assert_rewrites(MergeTransposes(), model, expect=None, rewrites=0, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("batch", ["N", "2"])
+def test_transpose_of_joined_axes_becomes_one(batch: str) -> None:
+    joined = "?" if batch == "N" else "6"
+    model = parse_model(
+        f"""g (float[{batch},3,5,4] x) => (float[{batch},3,4,5] y)
+        <int64[3] j = {{-1, 5, 4}}, int64[4] k = {{-1, 3, 4, 5}},
+         float[{joined},5,4] a, float[{joined},4,5] b, float[{batch},3,4,5] c>
+        {{ a = Reshape(x, j) b = Transpose<perm=[0,2,1]>(a) c = Reshape(b, k) y = Relu(c) }}"""
+    )
+    expect = ["Transpose", "Relu"]
+    assert_rewrites(MergeTransposes(), model, expect=expect, rewrites=1, rtol=0, atol=0)
+
+
+def test_transpose_of_joined_axes_stays_when_they_come_back_otherwise() -> None:
+    model = _inferred(
+        """g (float[2,3,5,4] x) => (float[3,2,4,5] y)
+        <int64[3] j = {-1, 5, 4}, int64[4] k = {3, 2, 4, 5}>
+        { a = Reshape(x, j) b = Transpose<perm=[0,2,1]>(a) y = Reshape(b, k) }"""
+    )
+    assert_rewrites(MergeTransposes(), model, expect=None, rewrites=0, rtol=0, atol=0)
+
+
+def test_transpose_stays_when_two_axes_are_joined() -> None:
+    model = _inferred(
+        """g (float[2,3,5,4] x) => (float[5,4,2,3] y)
+        <int64[2] j = {6, 20}, int64[4] k = {5, 4, 2, 3}>
+        { a = Reshape(x, j) b = Transpose<perm=[1,0]>(a) y = Reshape(b, k) }"""
     )
     assert_rewrites(MergeTransposes(), model, expect=None, rewrites=0, rtol=0, atol=0)
 
