@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from measuring import run_measured
+from measuring import run_process
 from tools import TOOLS
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "models"))
@@ -32,7 +32,7 @@ def main() -> None:
         if tool.name not in arguments.tools:
             continue
         with tempfile.TemporaryDirectory(dir=source.parent) as folder:
-            run = run_measured(tool.shell(source, Path(folder, "out.onnx")))
+            run = run_process(tool.shell(source, Path(folder, "out.onnx")))
             status = "" if run.code == 0 else f"  fails: {run.output.strip()[-150:]}"
             print(f"{tool.name:20} {run.seconds:6.1f} s  {run.peak_mb:8.0f} MB{status}", flush=True)
 

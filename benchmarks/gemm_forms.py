@@ -73,9 +73,7 @@ def session(model: bytes, optimized: bool, threads: int) -> ort.InferenceSession
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     level = ort.GraphOptimizationLevel
-    options.graph_optimization_level = (
-        level.ORT_ENABLE_ALL if optimized else level.ORT_DISABLE_ALL
-    )
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimized else level.ORT_DISABLE_ALL
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from measuring import run_measured
+from measuring import run_process
 from side_by_side import count_nodes
 from tools import TOOLS
 
@@ -28,7 +28,7 @@ def seconds(source: Path, repeat: int) -> float:
     times = []
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(repeat):
-            run = run_measured(tool.timed(source, Path(folder, "out.onnx")))
+            run = run_process(tool.timed(source, Path(folder, "out.onnx")))
             if run.code:
                 sys.exit(run.output)
             times += [float(t.split()[1]) for t in run.output.splitlines() if t[:7] == "SECONDS"]

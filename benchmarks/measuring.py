@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+
+_LAUNCHER = Path(__file__).with_name("launcher.py")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,38 +36,25 @@ class Run:
     output: str
 
 
-def run_process(command: Sequence[str], *, timeout: float = 600) -> Run:
+def run_process(command: Sequence[str], *, timeout: float = 900) -> Run:
     """Runs a command and measures it. A time-out counts as exit code 124."""
-    start = time.perf_counter()
     # Compiled modules are what users have; a machine that forbids writing them would time imports.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
-    )
-    try:
-        output, _ = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return Run(time.perf_counter() - start, 0.0, 124, "time-out")
-    seconds = time.perf_counter() - start
-    return Run(seconds, 0.0, process.returncode, output.decode(errors="replace"))
-
-
-def run_measured(command: Sequence[str]) -> Run:
-    """Like `run_process`, with the peak memory of the process and its children's children."""
-    start = time.perf_counter()
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    read_end, write_end = os.pipe()
-    with os.fdopen(read_end, "rb") as reader:
-        process = subprocess.Popen(command, stdout=write_end, stderr=write_end, env=environment)
-        os.close(write_end)
-        output = reader.read()
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.perf_counter() - start
-    return Run(
-        seconds, usage.ru_maxrss * 1024 / 1e6, process.returncode, output.decode(errors="replace")
-    )
+    with tempfile.NamedTemporaryFile(suffix=".json") as figures:
+        launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), figures.name, *command]
+        try:
+            done = subprocess.run(
+                launcher,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=timeout,
+                env=environment,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return Run(timeout, 0.0, 124, "time-out")
+        measured = json.loads(Path(figures.name).read_text())
+    return Run(output=done.stdout.decode(errors="replace"), **measured)
 
 
 def open_session(path: Path, threads: int) -> ort.InferenceSession:

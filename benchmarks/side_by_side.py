@@ -20,7 +20,7 @@ from typing import Any
 
 import onnx
 import onnxruntime
-from measuring import latency_ratios, open_session, run_measured
+from measuring import latency_ratios, open_session, run_process
 from tools import TOOLS, Tool
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,7 +79,7 @@ def measure(name: str, threads: int, repeat: int, latency: bool) -> dict[str, An
 
 def run_tool(tool: Tool, source: Path, target: Path, repeat: int) -> dict[str, Any]:
     """Nodes, seconds and peak memory of one tool; the fastest of `repeat` runs counts."""
-    runs = [run_measured(tool.shell(source, target)) for _ in range(repeat)]
+    runs = [run_process(tool.shell(source, target)) for _ in range(repeat)]
     failed = next((run for run in runs if run.code), None)
     if failed or not target.exists():
         lines = (failed or runs[0]).output.strip().splitlines()
@@ -92,7 +92,7 @@ def run_tool(tool: Tool, source: Path, target: Path, repeat: int) -> dict[str, A
     if tool.in_process:
         times = []
         for _ in range(repeat):
-            run = run_measured(tool.timed(source, target.with_name("timed.onnx")))
+            run = run_process(tool.timed(source, target.with_name("timed.onnx")))
             times += [float(t.split()[1]) for t in run.output.splitlines() if t[:7] == "SECONDS"]
         figures["in_process"] = round(min(times), 2) if times else None
     return figures

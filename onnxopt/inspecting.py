@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxopt.core.walking import all_graphs
 from onnxopt.graph.cost import model_cost
 from onnxopt.graph.inference import infer_model
 from onnxopt.graph.input_shapes import fix_input_shapes
@@ -69,7 +70,7 @@ def inspect_model(
     unknown = unknown_operators(model)
     infer_model(model)
     cost = model_cost(model)
-    graphs = list(model.graphs())
+    graphs = list(all_graphs(model))
     operators = Counter(
         f"{node.domain}::{node.op_type}" if node.domain else node.op_type
         for graph in graphs

@@ -16,6 +16,7 @@ from onnxopt.core.errors import InvalidInputError, ParityError
 from onnxopt.core.passes import Pass
 from onnxopt.core.pipeline import AnyPass, Observer, Pipeline, Repeat, count_nodes
 from onnxopt.core.report import ModelSize, Report
+from onnxopt.core.walking import all_graphs
 from onnxopt.graph.input_shapes import fix_input_shapes
 from onnxopt.graph.known_operators import unknown_operators
 from onnxopt.presets import cleanup
@@ -108,8 +109,13 @@ def _original_and_copy(
     if isinstance(model, ir.Model):
         return model, model.clone()
     if hasattr(model, "SerializeToString"):  # an onnx.ModelProto, without importing onnx for it
-        proto = cast("ModelProto", model)
-        return ir.from_proto(proto), ir.from_proto(proto)
+        from onnxopt.graph.conversion import model_from_proto
+
+        given = cast("ModelProto", model)
+        copy = type(given)()
+        copy.CopyFrom(given)
+        work = model_from_proto(copy)
+        return work.clone(), work
     from onnxopt.graph.loading import load_model
 
     path = cast(PathLike, model)
@@ -186,7 +192,7 @@ def _phase(report: Report, name: str) -> Iterator[None]:
 def _size(model: ir.Model) -> ModelSize:
     tensors = {
         id(value.const_value): value.const_value.nbytes
-        for graph in model.graphs()
+        for graph in all_graphs(model)
         for value in graph.initializers.values()
         if value.const_value is not None
     }

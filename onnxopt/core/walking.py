@@ -39,6 +39,12 @@ def all_graphs(model: ir.Model) -> Iterator[ir.Graph]:
     return graph_tree(model.graph)
 
 
+def all_bodies(model: ir.Model) -> Iterator[ir.Graph]:
+    """The main graph, the bodies of functions, and the subgraphs of both."""
+    for root in (model.graph, *(function.graph for function in model.functions.values())):
+        yield from graph_tree(root)
+
+
 def all_nodes(root: ir.Graph) -> Iterator[ir.Node]:
     """Every node of a graph and of the subgraphs below it, graph by graph."""
     for graph in graph_tree(root):

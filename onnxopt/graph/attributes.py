@@ -1,17 +1,10 @@
-"""Walks a model's graphs and replaces tensors in the attributes of nodes."""
+"""Replaces tensors in the attributes of nodes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import onnx_ir as ir
-
-
-def all_graphs(model: ir.Model) -> Iterator[ir.Graph]:
-    """The main graph, the bodies of functions, and the subgraphs of both."""
-    for graph in (model.graph, *(function.graph for function in model.functions.values())):
-        yield graph
-        yield from graph.subgraphs()
 
 
 def map_attributes(

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from onnxopt.core.errors import InvalidModelError
-from onnxopt.graph.attributes import all_graphs, map_attributes
+from onnxopt.core.walking import all_bodies
+from onnxopt.graph.attributes import map_attributes
 from onnxopt.graph.external import ExternalData, map_proto
 from onnxopt.graph.mapped import DataFile, MappedTensor
 from onnxopt.graph.skeleton import Cut
@@ -110,7 +111,7 @@ def _replace_external(model: ir.Model, tensors: Sequence[MappedTensor]) -> None:
             return tensors[int(os.fspath(tensor.location))]
         return tensor
 
-    for graph in all_graphs(model):
+    for graph in all_bodies(model):
         for value in graph.initializers.values():
             if value.const_value is not None:
                 value.const_value = mapped(value.const_value)

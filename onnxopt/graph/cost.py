@@ -12,13 +12,47 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from onnxopt.core.walking import all_graphs
 from onnxopt.graph.values import dims, int_attribute
 
+# Operators that move or make data; they compute nothing.
 _FREE = frozenset(
-    "Cast CastLike Concat Constant ConstantOfShape DepthToSpace Dropout EyeLike Expand Flatten "
-    "Gather GatherElements GatherND Identity If Loop NonZero OneHot Pad Range Reshape Scan "
-    "Scatter ScatterElements ScatterND Shape Size Slice SpaceToDepth Split Squeeze Tile Transpose "
-    "Unsqueeze".split()
+    (
+        "Cast",
+        "CastLike",
+        "Concat",
+        "Constant",
+        "ConstantOfShape",
+        "DepthToSpace",
+        "Dropout",
+        "EyeLike",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Identity",
+        "If",
+        "Loop",
+        "NonZero",
+        "OneHot",
+        "Pad",
+        "Range",
+        "Reshape",
+        "Scan",
+        "Scatter",
+        "ScatterElements",
+        "ScatterND",
+        "Shape",
+        "Size",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    )
 )
 
 
@@ -44,7 +78,7 @@ def model_cost(model: ir.Model, sizes: dict[str, int] | None = None) -> Cost:
     """
     flops = 0
     unknown = 0
-    for graph in model.graphs():
+    for graph in all_graphs(model):
         for node in graph:
             cost = node_flops(node, sizes or {})
             if cost is None:
@@ -59,7 +93,9 @@ def node_flops(node: ir.Node, sizes: dict[str, int]) -> int | None:
     if node.op_type in _FREE:
         return 0
     rule = _RULES.get(node.op_type)
-    return rule(node, sizes) if rule else _elements(node.outputs[0] if node.outputs else None, sizes)
+    if rule is not None:
+        return rule(node, sizes)
+    return _elements(node.outputs[0] if node.outputs else None, sizes)
 
 
 def _shape(value: ir.Value | None, sizes: dict[str, int]) -> tuple[int, ...] | None:

@@ -42,11 +42,11 @@ def fix_input_shapes(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> No
                         f"--input-shape: {name!r} is fixed to {declared} in the model; "
                         f"{tuple(wanted)} does not fit"
                     )
-                if not isinstance(old, int) and old.value is not None:
-                    if bound.setdefault(old.value, new) != new:
-                        raise InvalidInputError(
-                            f"--input-shape: {old.value!r} would be {bound[old.value]} and {new}"
-                        )
+                symbol = None if isinstance(old, int) else old.value
+                if symbol is not None and bound.setdefault(symbol, new) != new:
+                    raise InvalidInputError(
+                        f"--input-shape: {symbol!r} would be {bound[symbol]} and {new}"
+                    )
         value.shape = ir.Shape(wanted)
     for value in [*inputs.values(), *model.graph.outputs]:
         if value.shape is not None:

@@ -7,6 +7,8 @@ from collections import Counter
 import onnx
 import onnx_ir as ir
 
+from onnxopt.core.walking import all_graphs
+
 # Domains whose operators ONNX Runtime brings along without schemas that onnx knows.
 _RUNTIME_DOMAINS = frozenset({"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"})
 
@@ -19,7 +21,7 @@ def unknown_operators(model: ir.Model) -> Counter[str]:
     """
     unknown: Counter[str] = Counter()
     cache: dict[tuple[str, str, str], bool] = {}
-    for graph in model.graphs():
+    for graph in all_graphs(model):
         for node in graph:
             key = node.op_identifier()
             if key not in cache:

@@ -162,11 +162,11 @@ class SchemaTypes:
         if all(
             other is not None or (dims is not None and None not in dims) for _, dims, other in raw
         ):
-            facts = [
-                Fact(dtype, dims and tuple([d for d in dims if d is not None]), other)
-                for dtype, dims, other in raw
-            ]
-            return Inferred(raw, facts, None)
+            complete: list[Fact] = []
+            for dtype, dims, other in raw:
+                named = None if dims is None else tuple([d for d in dims if d is not None])
+                complete.append(Fact(dtype, named, other))
+            return Inferred(raw, complete, None)
         repeatable = key is not None and _sizes_follow_from(node, inputs, constants)
         return Inferred(raw, None, key if repeatable else None)
 

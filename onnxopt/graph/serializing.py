@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import onnx_ir as ir
 
 from onnxopt.core.errors import SaveError
-from onnxopt.graph.attributes import all_graphs, map_attributes
+from onnxopt.core.walking import all_bodies
+from onnxopt.graph.attributes import map_attributes
 from onnxopt.graph.mapped import byte_chunks, stored_bytes
 from onnxopt.graph.skeleton import GRAPH_INITIALIZER, MODEL_GRAPH
 from onnxopt.graph.unsupported_types import restore_types
@@ -214,7 +215,7 @@ def _without_inner_references(model: ir.Model) -> ir.Model:
             return ir.Tensor(tensor.numpy(), tensor.dtype, name=tensor.name)
         return tensor
 
-    for graph in all_graphs(clone):
+    for graph in all_bodies(clone):
         if graph is not clone.graph:
             for value in graph.initializers.values():
                 if value.const_value is not None:
@@ -225,7 +226,7 @@ def _without_inner_references(model: ir.Model) -> ir.Model:
 
 
 def _inner_references(model: ir.Model) -> Iterator[bool]:
-    for graph in all_graphs(model):
+    for graph in all_bodies(model):
         if graph is not model.graph:
             for value in graph.initializers.values():
                 yield isinstance(value.const_value, ir.ExternalTensor)

@@ -61,32 +61,27 @@ def _sliced(
     if start is None or end is None or not isinstance(step, int) or step == 0:
         return None
     if isinstance(size, int) and isinstance(start, int) and isinstance(end, int):
-        return len(range(*slice(start, _python_end(end, step), step).indices(size)))
+        return len(range(*slice(start, end, step).indices(size)))
     if step != 1:
         return None
-    first = _position(start, size)
-    last = _position(end, size)
+    first = _from_start(start, size)
+    last = _from_start(end, size)
     if first is None or last is None:
         return None
-    length = symbolic.sub(last, first)
-    return length if length is not None and symbolic.is_at_least(length, 0) else None
+    # A start beyond the end leaves nothing, so only the end has to be clipped to the size.
+    stop = symbolic.smaller(last, size)
+    length = None if stop is None else symbolic.sub(stop, first)
+    return None if length is None else symbolic.larger(length, 0)
 
 
-def _python_end(end: int, step: int) -> int | None:
-    """Python reads -1 as the last element; ONNX's "before the first" is a very negative end."""
-    return None if step < 0 and end < -_INT32_MAX // 2 else end
-
-
-def _position(index: Dim, size: Dim) -> Dim | None:
-    """A start or an end as a position between 0 and `size`, if that is provable."""
+def _from_start(index: Dim, size: Dim) -> Dim | None:
+    """A start or an end as a distance >= 0 from the first element, if its sign is known."""
     if isinstance(index, int) and index >= _INT32_MAX:
         return size
     if isinstance(index, int) and index < 0:
         shifted = symbolic.add(size, index)
-        if shifted is None:
-            return None
-        return shifted if symbolic.is_at_least(shifted, 0) else None
-    return symbolic.smaller(index, size) if symbolic.is_at_least(index, 0) else None
+        return None if shifted is None else symbolic.larger(shifted, 0)
+    return index if symbolic.is_at_least(index, 0) else None
 
 
 def pad_dims(inputs: RuleInputs) -> list[Dims] | None:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxopt.core.errors import InvalidInputError
@@ -26,6 +27,16 @@ from onnxopt.runtime.session import CannotRunError
 from onnxopt.runtime.user_data import UserData, read_user_data
 
 DEFAULT_SETS = 3
+# Types that arrays can be made of and that ONNX Runtime's bindings take.
+FEEDABLE = frozenset(
+    {
+        *(ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16),
+        *(ir.DataType.INT8, ir.DataType.INT16, ir.DataType.INT32, ir.DataType.INT64),
+        *(ir.DataType.UINT8, ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.UINT64),
+        *(ir.DataType.BOOL, ir.DataType.STRING),
+        *(ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E5M2),
+    }
+)
 # Without a free dimension only the values differ from run to run.
 _SETS_OF_FIXED_SHAPE = 2
 
@@ -142,12 +153,14 @@ def plan_inputs(
         )
         for value in values
     )
-    bound = _bound_symbols(values, fixed)
+    kinds = axis_kinds(specs)
+    shapes = dict(fixed)
     for item in given:
-        bound |= _bound_symbols(values, {name: a.shape for name, a in item.arrays.items()})
+        shapes |= {name: np.shape(array) for name, array in item.arrays.items()}
+    bound = _bound_symbols(values, specs, shapes)
+    _bind_the_like(bound, kinds)
     if given:
         sets = len(given)
-    kinds = axis_kinds(specs)
     plan = InputPlan(specs, kinds, seed, sets, bound, given, refusal)
     return (
         plan
@@ -191,9 +204,7 @@ def _refusal(value: ir.Value) -> str:
         return f"input {value.name!r} has no tensor type"
     if value.shape is None:
         return f"input {value.name!r} has no declared rank; give its shape or data for it"
-    if value.dtype in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128) or (
-        value.dtype is not None and value.dtype.bitwidth < 8 and value.dtype != ir.DataType.STRING
-    ):
+    if value.dtype not in FEEDABLE:
         return f"input {value.name!r} is of type {value.dtype}, which cannot be fed"
     return ""
 
@@ -214,12 +225,23 @@ def _checked_shapes(
 
 
 def _bound_symbols(
-    values: Sequence[ir.Value], shapes: Mapping[str, Sequence[int]]
+    values: Sequence[ir.Value], specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]
 ) -> dict[str, int]:
     """The sizes that shapes give to symbols, for the other inputs that share them."""
     bound: dict[str, int] = {}
-    for value in values:
-        for dim, size in zip(value.shape or (), shapes.get(value.name or "", ()), strict=False):
-            if not isinstance(dim, int) and dim.value and symbols_of(dim.value) == (dim.value,):
-                bound[dim.value] = int(size)
+    for value, spec in zip(values, specs, strict=True):
+        shape = shapes.get(spec.name, ())
+        declared = [dim if isinstance(dim, int) else dim.value for dim in value.shape or ()]
+        for dims in (declared, spec.dims):
+            for dim, size in zip(dims, shape, strict=False):
+                if isinstance(dim, str) and symbols_of(dim) == (dim,):
+                    bound[dim] = int(size)
     return bound
+
+
+def _bind_the_like(bound: dict[str, int], kinds: Mapping[str, AxisKind]) -> None:
+    """Binds dimensions that nothing names to the only size that others of their kind have."""
+    for symbol, kind in kinds.items():
+        sizes = {bound[other] for other, its in kinds.items() if its == kind and other in bound}
+        if symbol not in bound and len(sizes) == 1 and (kind == "batch" or is_anonymous(symbol)):
+            bound[symbol] = sizes.pop()

@@ -11,6 +11,7 @@ import dataclasses
 
 import onnx_ir as ir
 
+from onnxopt.core.walking import all_graphs
 from onnxopt.runtime.comparison import Difference
 
 # Relative to the output's scale; a few hundred roundings of the type.
@@ -81,7 +82,7 @@ def _types(model: ir.Model) -> set[ir.DataType]:
     """Element types of weights, inputs, outputs and casts."""
     values = [*model.graph.inputs, *model.graph.outputs]
     types = {value.dtype for value in values}
-    for graph in model.graphs():
+    for graph in all_graphs(model):
         types |= {value.dtype for value in graph.initializers.values()}
         for node in graph:
             if node.op_type == "Cast" and (to := node.attributes.get("to")) is not None:

@@ -26,6 +26,7 @@ import onnx_ir as ir
 
 from onnxopt.core.errors import MissingDependencyError, OnnxOptError
 from onnxopt.core.passes import Pass, PassResult, Refusal
+from onnxopt.core.walking import all_graphs
 from onnxopt.graph.loading import load_model
 from onnxopt.graph.saving import save_model
 
@@ -120,4 +121,4 @@ class SimplifyWithOnnxsim(Pass):
 
 
 def _operators(model: ir.Model) -> Counter[tuple[str, str]]:
-    return Counter((node.domain, node.op_type) for graph in model.graphs() for node in graph)
+    return Counter((node.domain, node.op_type) for graph in all_graphs(model) for node in graph)

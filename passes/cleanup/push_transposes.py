@@ -142,9 +142,9 @@ class _Region:
             if x not in colour:
                 here = not colour[y] if y in colour else False
                 colour.update(dict.fromkeys(self._connected(x, colour), here))
-            # A constant has no colour: it is transposed at no cost.
             colour.update(dict.fromkeys(self._connected(y, colour), not colour.get(x, False)))
-            if colour.get(x, not colour[y]) != colour[y]:
+            # A constant has no colour: it is transposed at no cost. Without a rank nothing is done.
+            if y in colour and colour.get(x, not colour[y]) != colour[y]:
                 (self.entries if colour[y] is self._side else self.exits).add(node)
 
     def _connected(self, start: ir.Value, seen: Container[ir.Value]) -> set[ir.Value]:

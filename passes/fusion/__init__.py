@@ -9,6 +9,7 @@ from onnxopt.passes.fusion.hard_activations import FuseHardActivations
 from onnxopt.passes.fusion.layer_norm import FuseLayerNorm
 from onnxopt.passes.fusion.pads import FusePads
 from onnxopt.passes.fusion.rms_norm import FuseRMSNorm
+from onnxopt.passes.fusion.scales import FuseScales
 
 __all__ = [
     "FuseConvArithmetic",
@@ -19,5 +20,6 @@ __all__ = [
     "FuseMatMulAdd",
     "FusePads",
     "FuseRMSNorm",
+    "FuseScales",
     "MergeClips",
 ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import onnx
 import onnx.parser
@@ -14,8 +17,10 @@ import onnx_ir as ir
 import pytest
 from click.testing import CliRunner, Result
 
+import onnxopt.passes
 from onnxopt.cli.group import COMMANDS, cli
-from onnxopt.core.errors import OnnxOptError
+from onnxopt.core.errors import OnnxOptError, ParityError
+from onnxopt.core.passes import Pass, PassResult
 
 MODEL = """
 <ir_version: 10, opset_import: ["" : 18]>
@@ -136,13 +141,6 @@ def test_exit_code_is_three_and_nothing_is_written_when_parity_fails(
     model: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A planted pass that breaks the model."""
-    import dataclasses
-    from collections import Counter
-    from typing import ClassVar
-
-    import onnxopt.passes
-    from onnxopt.core.errors import ParityError
-    from onnxopt.core.passes import Pass, PassResult
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Break(Pass):

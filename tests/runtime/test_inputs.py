@@ -244,6 +244,12 @@ def test_ids_inside_a_function_and_a_subgraph_are_found():
     assert all(0 <= x.max() < 3 for x in feeds(text, "x", words=np.ones((3, 4), np.float32)))
 
 
+def test_types_of_less_than_a_byte_are_refused():
+    text = "g (uint4[N] nibbles) => (uint4[N] y) { y = Identity(nibbles) }"
+    with pytest.raises(CannotRunError, match="input 'nibbles' is of type UINT4"):
+        synthesize(model(text))
+
+
 @pytest.mark.parametrize("kind", ["seq(float[N])", "optional(float[N])"])
 def test_sequences_and_optionals_are_refused_by_name(kind):
     text = f"g ({kind} things) => ({kind} y) {{ y = Identity(things) }}"
@@ -272,10 +278,17 @@ def test_given_data_wins_and_the_rest_matches_it(tmp_path):
         assert one.feeds["attention_mask"].shape == (2, 9)
 
 
+def test_given_data_sets_the_size_of_dimensions_without_a_name():
+    text = """g (int64[?, ?] ids, int64[?, ?] mask) => (float[?, ?, 4] y, int64[?, ?] z) {
+        y = Gather(words, ids) z = Identity(mask) }"""
+    plan = plan_inputs(model(text, words=TABLES["words"]), {"ids": np.zeros((4, 6), np.int64)})
+    assert plan.build(plan.wanted(0), 0).feeds["mask"].shape == (4, 6)
+
+
 def test_given_data_is_cast_within_its_family_and_refused_otherwise():
     text = "g (float[N, 4] x) => (float[N, 4] y) { y = Relu(x) }"
     plan = plan_inputs(model(text), {"x": np.ones((1, 4))})
-    assert plan.build({}, 0).feeds["x"].dtype == np.float32
+    assert plan.build(plan.wanted(0), 0).feeds["x"].dtype == np.float32
     with pytest.raises(InvalidInputError, match="is FLOAT, the data for it int64"):
         plan_inputs(model(text), {"x": np.ones((1, 4), np.int64)})
     with pytest.raises(InvalidInputError, match="has the shape"):

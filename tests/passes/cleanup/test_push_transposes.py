@@ -275,6 +275,15 @@ def test_nothing_moves_when_the_rank_is_unknown() -> None:
     assert not PushTransposes()(model).modified
 
 
+def test_nothing_moves_when_a_constant_or_unknown_value_is_transposed() -> None:
+    model = parse_model(
+        """g (float[3,3] x) => (float[3,3] y, float[3,3] z)
+        { a = Transpose<perm=[1,0]>(c) y = Mul(x, a) b = Transpose<perm=[1,0]>(y) z = Relu(b) }""",
+        {"c": np.ones((3, 3), np.float32)},
+    )
+    assert_rewrites(PushTransposes(), model, expect=None, rewrites=0, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("seed", range(25))
 def test_random_islands_keep_their_outputs_and_get_no_more_transposes(seed: int) -> None:
     rng = random.Random(seed)

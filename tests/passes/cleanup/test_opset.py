@@ -1,0 +1,68 @@
+"""Raising the opset: attributes become inputs, weights stay shared, what cannot be is an error."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from helpers.rewriting import op_types, parse_model, random_feeds, run
+
+from onnxopt.core.errors import InvalidInputError
+from onnxopt.passes.cleanup.opset import ConvertOpset
+
+SQUEEZE = "g (float[N, 1, 4] x) => (float[N, 4] y) { y = Squeeze <axes = [1]> (x) }"
+
+
+@pytest.mark.parametrize("version", [13, 18, 21])
+def test_attribute_becomes_input_when_opset_rises(version: int) -> None:
+    model = parse_model(SQUEEZE, opset=11)
+    original = model.clone()
+    result = ConvertOpset(version=version)(model)
+    assert result.modified
+    assert model.opset_imports[""] == version
+    feeds = random_feeds(original, {"N": 3})
+    np.testing.assert_array_equal(run(model, feeds)[0], run(original, feeds)[0])
+
+
+def test_nothing_changes_when_version_is_the_models_own() -> None:
+    model = parse_model(SQUEEZE, opset=11)
+    assert not ConvertOpset(version=11)(model).modified
+
+
+def test_large_weights_are_kept_as_objects_when_opset_rises() -> None:
+    weight = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    model = parse_model(
+        "g (float[N, 64] x) => (float[N, 64] y) { y = MatMul(x, w) }", {"w": weight}, opset=11
+    )
+    tensor = model.graph.initializers["w"].const_value
+    ConvertOpset(version=18)(model)
+    assert model.graph.initializers["w"].const_value is tensor
+
+
+def test_subgraph_is_converted_when_it_holds_the_operator() -> None:
+    model = parse_model(
+        """g (float[N, 1, 4] x, bool c) => (float[N, 4] y) {
+            y = If (c) <
+                then_branch = t () => (float[N, 4] p) { p = Squeeze <axes = [1]> (x) },
+                else_branch = e () => (float[N, 4] q) { u = Squeeze <axes = [1]> (x) q = Neg(u) }
+            >
+        }""",
+        opset=11,
+    )
+    original = model.clone()
+    ConvertOpset(version=18)(model)
+    assert op_types(model)[-1] == "If"
+    for condition in (True, False):
+        feeds = random_feeds(original, {"N": 2}) | {"c": np.array(condition)}
+        np.testing.assert_array_equal(run(model, feeds)[0], run(original, feeds)[0])
+
+
+@pytest.mark.parametrize(
+    ("version", "message"), [(10, "can only be raised"), (999, "knows opsets up to")]
+)
+def test_error_says_what_is_possible_when_version_is_not(version: int, message: str) -> None:
+    model = parse_model(SQUEEZE, opset=11)
+    with pytest.raises(InvalidInputError, match=message):
+        ConvertOpset(version=version)(model)
+    assert isinstance(model, ir.Model)
+    assert model.opset_imports[""] == 11

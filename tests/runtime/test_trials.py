@@ -1,0 +1,81 @@
+import numpy as np
+import onnx.parser
+import onnx_ir as ir
+import pytest
+
+from onnxopt.runtime.inputs import plan_inputs
+from onnxopt.runtime.session import CannotRunError, open_session
+from onnxopt.runtime.trials import Trials, run_plan
+
+HEADER = '<ir_version: 9, opset_import: ["": 18]>\n'
+
+
+def trials(text: str, **weights: np.ndarray) -> Trials:
+    proto = onnx.parser.parse_model(HEADER + text)
+    for name, array in weights.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    model = ir.from_proto(proto)
+    return run_plan(open_session(model), plan_inputs(model))
+
+
+def test_a_free_model_runs_at_three_sizes_without_notes():
+    result = trials("g (float[batch, 4] x) => (float[batch, 4] y) { y = Relu(x) }")
+    assert [one.feeds["x"].shape[0] for one in result.sets] == [1, 2, 3]
+    assert result.notes == ()
+
+
+def test_a_baked_batch_of_one_is_found_and_told():
+    text = """g (float[batch, 4, seq] x) => (float[1, 4, seq] y) {
+        s = Constant<value_ints = [1, 4, -1]>() r = Reshape(x, s) y = Add(r, x) }"""
+    result = trials(text)
+    assert {one.feeds["x"].shape[0] for one in result.sets} == {1}
+    assert len({one.feeds["x"].shape[2] for one in result.sets}) == 3
+    assert result.notes == ("batch runs at 1 only, not at 2, 3",)
+
+
+def test_a_baked_number_of_samples_is_found():
+    text = """g (float[batch, samples] x) => (float[batch, 16, 32] y) {
+        s = Constant<value_ints = [0, 16, 32]>() y = Reshape(x, s) }"""
+    result = trials(text)
+    assert [one.feeds["x"].shape for one in result.sets] == [(1, 512), (2, 512), (3, 512)]
+    assert result.notes[0].startswith("sequence runs at 512 only, not at 5, 8")
+
+
+def test_a_window_that_is_too_short_grows():
+    text = """g (float[batch, 1, time] x) => (float[batch, 2, frames] y) {
+        y = Conv<strides = [10]>(x, k) }"""
+    result = trials(text, k=np.ones((2, 1, 400), np.float32))
+    sizes = [one.feeds["x"].shape[2] for one in result.sets]
+    assert min(sizes) >= 400
+    assert len(set(sizes)) >= 2
+
+
+def test_an_image_size_named_in_the_message_is_tried():
+    # 192 is on no ladder.
+    text = """g (float[batch, 3, height, width] x) => (float[batch, 3, 192, 192] y) {
+        y = Add(x, places) }"""
+    result = trials(text, places=np.ones((3, 192, 192), np.float32))
+    assert {one.feeds["x"].shape[2:] for one in result.sets} == {(192, 192)}
+
+
+def test_two_sequences_of_their_own_differ_unless_they_may_not():
+    free = """g (float[batch, encoder_sequence] x, float[batch, decoder_sequence] z)
+        => (float[batch, a] y, float[batch, b] w) { y = Relu(x) w = Relu(z) }"""
+    for one in trials(free).sets:
+        assert one.feeds["x"].shape != one.feeds["z"].shape
+    tied = free.replace("w = Relu(z)", "w = Add(x, z)")
+    for one in trials(tied).sets:
+        assert one.feeds["x"].shape == one.feeds["z"].shape
+
+
+def test_a_model_that_runs_at_no_size_says_why():
+    text = """g (float[batch, 4] x) => (float[5, 7] y) {
+        s = Constant<value_ints = [50000, 7]>() y = Reshape(x, s) }"""
+    with pytest.raises(CannotRunError, match=r"at batch=1: .*Reshape"):
+        trials(text)
+
+
+def test_fixed_shapes_run_twice_with_other_values():
+    result = trials("g (float[2, 4] x) => (float[2, 4] y) { y = Relu(x) }")
+    first, second = (one.feeds["x"] for one in result.sets)
+    assert (first != second).all()
