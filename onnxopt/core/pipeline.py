@@ -117,11 +117,12 @@ class Pipeline(ir.passes.InPlacePass):
         names = [_name(pass_) for pass_ in passes]
         for observer in self.observers:
             observer.pass_started(names, model)
-        before = count_nodes(model)
+        before = records[-1].nodes_after if records else count_nodes(model)
         start = time.perf_counter()
         results = _call(passes, model, records)
         elapsed = time.perf_counter() - start
-        after = count_nodes(model)
+        modified = any(result.modified for result in results)
+        after = count_nodes(model) if modified else before
         for name, result in zip(names, results, strict=True):
             record = PassRecord(
                 name=name,

@@ -27,6 +27,8 @@ class Difference:
         largest: Largest absolute error; for integers the largest step.
         relative: Largest error relative to the larger of the element and the output's scale.
         rms: Root mean square of the error relative to that of the reference.
+        gain: How much larger or smaller the result is as a whole: an error in common, such as a
+            wrong scale, while errors of rounding cancel out.
         cosine: Cosine of the angle between both; 1 for equal ones.
         top1: Share of rows whose largest entry is at the same place, or None.
         mismatches: Share of entries that differ at all.
@@ -38,6 +40,7 @@ class Difference:
     largest: float = 0.0
     relative: float = 0.0
     rms: float = 0.0
+    gain: float = 0.0
     cosine: float = 1.0
     top1: float | None = None
     mismatches: float = 0.0
@@ -54,6 +57,7 @@ class Difference:
             max(self.largest, other.largest),
             max(self.relative, other.relative),
             max(self.rms, other.rms),
+            max(self.gain, other.gain),
             min(self.cosine, other.cosine),
             min(top1) if top1 else None,
             wrong / elements if elements else 0.0,
@@ -146,6 +150,7 @@ def _compare_floats(reference: NDArray[Any], result: NDArray[Any]) -> Difference
         largest=float(errors.max()),
         relative=float((errors / np.maximum(magnitude, scale)).max()),
         rms=_rms(errors[usual]) / max(_rms(kept), _SMALLEST_SCALE),
+        gain=_gain(a[usual], b[usual]),
         cosine=_cosine(a[usual], b[usual]),
         top1=top1,
         mismatches=float((errors > 0).mean()),
@@ -162,6 +167,13 @@ def _top1_agreement(a: NDArray[Any], b: NDArray[Any]) -> float | None:
 
 def _rms(values: NDArray[Any]) -> float:
     return math.sqrt(float(np.mean(np.square(values, dtype=np.float64)))) if values.size else 0.0
+
+
+def _gain(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """The factor by which `a` fits `b` best, less one."""
+    first = a.astype(np.float64).ravel()
+    energy = max(float(first @ first), first.size * _SMALLEST_SCALE**2)
+    return abs(float(first @ (b.astype(np.float64).ravel() - first))) / energy
 
 
 def _cosine(a: NDArray[Any], b: NDArray[Any]) -> float:

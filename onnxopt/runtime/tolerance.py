@@ -34,11 +34,13 @@ class Tolerance:
     Attributes:
         relative: Largest error relative to the output's scale.
         rms: Root mean square of the error relative to that of the reference.
+        gain: Error in the size of the whole output.
         mismatches: Share of integers, booleans or texts that may differ.
     """
 
     relative: float
     rms: float
+    gain: float
     mismatches: float = 0.0
 
     def complaint(self, difference: Difference) -> str:
@@ -53,6 +55,8 @@ class Tolerance:
             return f"relative error {difference.relative:.2g} over {self.relative:.2g}"
         if difference.rms > self.rms:
             return f"rms error {difference.rms:.2g} over {self.rms:.2g}"
+        if difference.gain > self.gain:
+            return f"size off by {difference.gain:.2g}, over {self.gain:.2g}"
         return ""
 
 
@@ -60,7 +64,7 @@ def floor(model: ir.Model | None) -> Tolerance:
     """The tolerance of a model without noise, by the coarsest type it computes in."""
     types = {ir.DataType.FLOAT} if model is None else _types(model)
     error = max(_FLOORS[dtype] for dtype in types | {ir.DataType.FLOAT} if dtype in _FLOORS)
-    return Tolerance(error, error)
+    return Tolerance(error, error, error)
 
 
 def above_noise(base: Tolerance, noise: Difference) -> Tolerance:
@@ -68,6 +72,7 @@ def above_noise(base: Tolerance, noise: Difference) -> Tolerance:
     return Tolerance(
         max(base.relative, _multiple(noise.relative)),
         max(base.rms, _multiple(noise.rms)),
+        max(base.gain, _multiple(noise.gain)),
         max(base.mismatches, min(1.0, _SMALL_MULTIPLE * noise.mismatches)),
     )
 
