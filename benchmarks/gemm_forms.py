@@ -1,4 +1,4 @@
-"""Which spelling of x W + b is the fastest in ONNX Runtime: MatMul + Add, Gemm, or Gemm in Reshapes.
+"""Which spelling of x W + b is the fastest in ONNX Runtime: MatMul + Add, Gemm, Gemm in Reshapes.
 
 Run `python benchmarks/gemm_forms.py`. Chains of four layers, interleaved rounds, one thread, each
 form with ONNX Runtime's own optimizations on and off. The numbers that `FuseMatMulAdd` goes by are

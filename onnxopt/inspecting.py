@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxopt.core.walking import all_graphs
-from onnxopt.graph.cost import model_cost
+from onnxopt.graph.cost import model_cost, model_tensors
 from onnxopt.graph.inference import infer_model
 from onnxopt.graph.input_shapes import fix_input_shapes
 from onnxopt.graph.known_operators import unknown_operators
@@ -76,7 +76,7 @@ def inspect_model(
         for graph in graphs
         for node in graph
     )
-    tensors = _tensors(graphs)
+    tensors = model_tensors(model)
     by_type: Counter[str] = Counter()
     for tensor in tensors.values():
         by_type[str(tensor.dtype)] += tensor.nbytes
@@ -116,19 +116,3 @@ def _value(value: ir.Value) -> dict[str, Any]:
         "type": str(value.dtype) if value.dtype is not None else str(value.type),
         "shape": None if shape is None else ["?" if dim is None else dim for dim in shape],
     }
-
-
-def _tensors(graphs: Sequence[ir.Graph]) -> dict[str, ir.TensorProtocol]:
-    """Initializers and the tensors of Constant nodes, by value name."""
-    tensors: dict[str, ir.TensorProtocol] = {}
-    for graph in graphs:
-        for name, value in graph.initializers.items():
-            if value.const_value is not None:
-                tensors[name] = value.const_value
-        for node in graph:
-            attribute = node.attributes.get("value")
-            if node.op_type != "Constant" or node.domain or attribute is None:
-                continue
-            if not attribute.is_ref():
-                tensors[node.outputs[0].name or ""] = attribute.as_tensor()
-    return tensors

@@ -16,7 +16,7 @@ from onnxopt.core.errors import InvalidInputError, ParityError
 from onnxopt.core.passes import Pass
 from onnxopt.core.pipeline import AnyPass, Observer, Pipeline, Repeat, count_nodes
 from onnxopt.core.report import ModelSize, Report
-from onnxopt.core.walking import all_graphs
+from onnxopt.graph.cost import model_tensors
 from onnxopt.graph.input_shapes import fix_input_shapes
 from onnxopt.graph.known_operators import unknown_operators
 from onnxopt.presets import cleanup
@@ -190,12 +190,7 @@ def _phase(report: Report, name: str) -> Iterator[None]:
 
 
 def _size(model: ir.Model) -> ModelSize:
-    tensors = {
-        id(value.const_value): value.const_value.nbytes
-        for graph in all_graphs(model)
-        for value in graph.initializers.values()
-        if value.const_value is not None
-    }
+    tensors = {id(tensor): tensor.nbytes for tensor in model_tensors(model).values()}
     return ModelSize(nodes=count_nodes(model), weight_bytes=sum(tensors.values()))
 
 

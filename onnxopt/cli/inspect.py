@@ -58,7 +58,8 @@ def _print(summary: dict[str, Any], verbose: bool) -> None:
     for kind in ("inputs", "outputs"):
         for value in summary[kind]:
             console.print(
-                f"{kind[:-1]:<7} {value['name']}: {value['type']}{value['shape']}", markup=False
+                f"{kind[:-1]:<7} {value['name']}: {value['type']}{_shape(value['shape'])}",
+                markup=False,
             )
     limit = None if verbose else 15
     _table(console, Table("operator", "count"), list(summary["operators"].items()), limit)
@@ -74,6 +75,10 @@ def _print(summary: dict[str, Any], verbose: bool) -> None:
     )
     for note in summary["notes"]:
         console.print(f"note: {note}", markup=False)
+
+
+def _shape(shape: list[int | str] | None) -> str:
+    return " of unknown rank" if shape is None else f"[{', '.join(map(str, shape))}]"
 
 
 def _table(console: Any, table: Any, rows: list[tuple[Any, ...]], limit: int | None) -> None:

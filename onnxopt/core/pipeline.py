@@ -147,7 +147,7 @@ def _call(
         result = passes[0](model)
     except OnnxOptError:
         raise
-    except Exception as error:
+    except Exception as error:  # re-raised: whatever a pass raises, the user learns which pass
         ran = list(dict.fromkeys(record.name for record in records))
         raise PassFailedError(
             f"pass {', '.join(map(_name, passes))} failed: {type(error).__name__}: "

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import onnx_ir as ir
+from onnxscript.rewriter._rewrite_rule import ReplacementSubgraph
 from onnxscript.rewriter.pattern import MatchingTracer, MatchResult, MatchStatus, RewriteRule
 
 from onnxopt.core.names import Names
@@ -127,7 +128,7 @@ class _Driver:
                 self._refusals[owner][name, node] = reason
         return False
 
-    def _apply(self, graph: ir.Graph, root: ir.Node, delta) -> None:  # type: ignore[no-untyped-def]
+    def _apply(self, graph: ir.Graph, root: ir.Node, delta: ReplacementSubgraph) -> None:
         """Puts the replacement in place of the root and drops what is dead because of it."""
         new_nodes: list[ir.Node] = list(delta.new_nodes)
         for initializer in delta.new_initializers:

@@ -70,7 +70,7 @@ class Cost:
 
 
 def model_cost(model: ir.Model, sizes: dict[str, int] | None = None) -> Cost:
-    """Operations of one run of the main graph and the larger branches of its subgraphs.
+    """Operations of one run of the main graph and of every subgraph, each counted once.
 
     Args:
         model: With inferred shapes.
@@ -86,6 +86,22 @@ def model_cost(model: ir.Model, sizes: dict[str, int] | None = None) -> Cost:
             else:
                 flops += cost
     return Cost(flops, unknown)
+
+
+def model_tensors(model: ir.Model) -> dict[str, ir.TensorProtocol]:
+    """Initializers and the tensors of Constant nodes in all graphs, by value name."""
+    tensors: dict[str, ir.TensorProtocol] = {}
+    for graph in all_graphs(model):
+        for name, value in graph.initializers.items():
+            if value.const_value is not None:
+                tensors[name] = value.const_value
+        for node in graph:
+            if node.op_type != "Constant" or node.domain:
+                continue
+            attribute = node.attributes.get("value")
+            if attribute is not None and not attribute.is_ref():
+                tensors[node.outputs[0].name or ""] = attribute.as_tensor()
+    return tensors
 
 
 def node_flops(node: ir.Node, sizes: dict[str, int]) -> int | None:

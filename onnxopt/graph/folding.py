@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 
 import numpy as np
 import onnx_ir as ir
@@ -14,6 +15,7 @@ from onnxopt.core.rewriting import replace_value
 from onnxopt.core.walking import all_graphs, subgraphs_of
 from onnxopt.graph.growth import Growth
 from onnxopt.graph.inference import infer_model
+from onnxopt.graph.resize_scales import resize_scales
 from onnxopt.graph.shape_inputs import is_noop_expand, shape_input
 
 _RULE = "fold"
@@ -39,7 +41,7 @@ class Folding:
         self._folded: set[ir.Node] = set()
         self._growth = Growth(model, self._constants, self._folded, max_growth)
         self._order: list[ir.Node] = []
-        self._shape_constants: dict[tuple[ir.Graph, tuple[int, ...]], ir.Value] = {}
+        self._shape_constants: dict[Hashable, ir.Value] = {}
 
     def run(self) -> None:
         """Folds."""
@@ -53,6 +55,7 @@ class Folding:
         for node in self._order:
             self._resolve_cast_like(node)
             self._rewrite_shape_input(node)
+            self._rewrite_resize(node)
         # Consumers are decided on before producers: a producer whose consumers are all folded
         # needs no initializer.
         for node in reversed(self._order):
@@ -81,7 +84,8 @@ class Folding:
         if node.op_type != "CastLike" or node.domain or node.outputs[0] in self._constants:
             return
         dtype = self._inference.facts[node.outputs[0]].dtype
-        if not dtype or len(node.inputs) < 2:
+        # Attributes say how to round, which Cast knows in later versions only.
+        if not dtype or node.attributes or len(node.inputs) < 2:
             return
         like = node.inputs[1]
         node.resize_inputs(1)
@@ -120,18 +124,35 @@ class Folding:
         self.rewrites["known-shape"] += 1
         self._drop_unused(computed)
 
+    def _rewrite_resize(self, node: ir.Node) -> None:
+        scales = resize_scales(self._inference, node)
+        if isinstance(scales, str):
+            self.refusals.append(Refusal("known-shape", node.name or node.op_type, scales))
+        elif scales is not None:
+            graph, computed = node.graph, node.inputs[3]
+            assert isinstance(graph, ir.Graph)
+            assert computed is not None
+            stored = self._shape_constant(graph, scales, computed)
+            node.resize_inputs(3)
+            node.replace_input_with(2, stored)
+            self.rewrites["known-shape"] += 1
+            self._drop_unused(computed)
+
     def _shape_constant(
-        self, graph: ir.Graph, items: tuple[int, ...], computed: ir.Value
+        self, graph: ir.Graph, items: tuple[int, ...] | tuple[float, ...], computed: ir.Value
     ) -> ir.Value:
-        value = self._shape_constants.get((graph, items))
+        """An initializer of int64 or, for scales, of float32; equal ones are shared."""
+        dtype = np.float32 if any(isinstance(item, float) for item in items) else np.int64
+        key = (graph, np.dtype(dtype).char, items)
+        value = self._shape_constants.get(key)
         if value is None:
-            array = np.array(items, np.int64)
+            array = np.array(items, dtype)
             name = self._names.unique(f"{computed.name or 'shape'}_known")
             value = ir.Value(name=name, const_value=ir.Tensor(array, name=name))
-            value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.INT64
+            value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
             self._register(graph, value)
             self._constants.add_array(value, array)
-            self._shape_constants[graph, items] = value
+            self._shape_constants[key] = value
         return value
 
     def _drop_unused(self, value: ir.Value) -> None:

@@ -27,6 +27,7 @@ from onnxopt.graph.shape_rules import SHAPE_RULES, Elements, RuleInputs
 from onnxopt.graph.spatial_rules import SPATIAL_RULES
 from onnxopt.graph.symbolic import Dim, Symbols
 
+_WITH_BODIES = frozenset(("If", "Loop", "Scan", "SequenceMap"))
 _RULES = {**SHAPE_RULES, **SPATIAL_RULES}
 
 
@@ -115,9 +116,10 @@ class Inference:
             if node.op_type == "Shape" or node.op_type == "Size":
                 return self.values.visit_shape(node)
         inputs = [None if v is None else self.facts.get(v, UNKNOWN) for v in node.inputs]
-        graphs = list(subgraphs_of(node))
-        if graphs:
-            return control_flow.visit(self, node, graphs, inputs)
+        if node.attributes and (node.domain or node.op_type in _WITH_BODIES):
+            graphs = subgraphs_of(node)
+            if graphs:
+                return control_flow.visit(self, node, graphs, inputs)
         outputs = self._types(node, inputs)
         return outputs if node.domain else self.values.visit(node, inputs, outputs)
 

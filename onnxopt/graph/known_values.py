@@ -91,7 +91,7 @@ class KnownValues:
         """
         runs, reads = node, node.inputs
         if node.op_type == "CastLike":
-            if not outputs[0].dtype:
+            if not outputs[0].dtype or node.attributes:
                 return outputs
             # Only the type of the second input matters, and that is known by now.
             runs, reads, inputs = _cast(outputs[0].dtype), node.inputs[:1], inputs[:1]

@@ -56,6 +56,8 @@ VALUE_INPUTS: Mapping[str, tuple[int, ...]] = {
 _DATA_DEPENDENT = frozenset(
     ("Compress", "ImageDecoder", "NonMaxSuppression", "NonZero", "StringSplit", "Unique")
 )
+# onnx's inference gives two-sided frequencies where the default is one-sided.
+_WRONG_SIZES = frozenset(("STFT",))
 
 
 class Inferred(NamedTuple):
@@ -159,6 +161,8 @@ class SchemaTypes:
             from_type_proto(outputs[f"o{i}"]) if f"o{i}" in outputs else (0, None, None)
             for i in range(len(node.outputs))
         ]
+        if node.op_type in _WRONG_SIZES:
+            raw = [(dtype, dims and (None,) * len(dims), other) for dtype, dims, other in raw]
         if all(
             other is not None or (dims is not None and None not in dims) for _, dims, other in raw
         ):

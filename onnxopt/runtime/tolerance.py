@@ -60,6 +60,19 @@ class Tolerance:
         return ""
 
 
+# Two steps of an 8-bit output here and there are rounding; an error in common is none.
+QUANTIZED_FLOOR = Tolerance(relative=2e-2, rms=5e-3, gain=2e-3, mismatches=1e-2)
+
+
+def is_quantized(model: ir.Model | None) -> bool:
+    """True if some operator computes with integers in place of floats."""
+    return model is not None and any(
+        "Quantize" in node.op_type or node.op_type.startswith(("QLinear", "QAttention"))
+        for graph in model.graphs()
+        for node in graph
+    )
+
+
 def floor(model: ir.Model | None) -> Tolerance:
     """The tolerance of a model without noise, by the coarsest type it computes in."""
     types = {ir.DataType.FLOAT} if model is None else _types(model)

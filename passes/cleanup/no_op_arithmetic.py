@@ -95,6 +95,9 @@ def _kept(x: ir.Value | None, version: int, *others: ir.Value | None) -> ir.Valu
     # Before opset 7 the second operand broadcasts into the first and never the other way.
     if version < 7 or _covers(x, *others):
         return x
+    # Arithmetic on sizes has thousands of these before its constants are folded.
+    if x is not None and x.dtype is not None and x.dtype.is_integer():
+        return None
     return "the neutral operand may broadcast the other one to a larger shape"
 
 

@@ -121,7 +121,7 @@ class _Merge(NodeRule):
                 return no_match()
         elif not only_user(outer.x):
             return refuse("the value between has other users", node)
-        if merged.low > merged.high or (inner is not None and inner.low > inner.high):
+        if outer.low > outer.high or (inner is not None and inner.low > inner.high):
             return refuse("the lower limit exceeds the upper one", node)
         if dtype.is_integer() and version < 12:
             return no_match()

@@ -147,7 +147,8 @@ class _TakesIn(NodeRule):
             norm = producer_of(normalized, "LayerNormalization")
             if norm is None or vector is None or normalized is None or not self.fits(norm):
                 continue
-            if vector.dtype != normalized.dtype or _fitting(vector, norm) is None:
+            x = norm.inputs[0]
+            if x is None or vector.dtype != x.dtype or _fitting(vector, norm) is None:
                 continue
             if not only_user(normalized):
                 return refuse("the normalized value has other users", node)

@@ -123,7 +123,7 @@ class _Scale(NodeRule):
             ones = constant(norm.inputs[1])
             if ones is None or not np.all(ones == 1) or dims(scale) != ones.shape:
                 continue
-            if scale.dtype != normalized.dtype:
+            if norm.inputs[0] is None or scale.dtype != norm.inputs[0].dtype:
                 continue
             self._found = (norm, scale)
             return MatchResult()

@@ -210,6 +210,16 @@ def test_second_sweep_finds_the_same() -> None:
     }
 
 
+def test_frequencies_of_stft_are_unknown_because_onnx_counts_both_sides() -> None:
+    model, inference = infer(
+        "g (float[1,128,1] x) => (float[1,15,9,2] y) { a = STFT(x, step, , length) y = Relu(a) }",
+        {"step": np.array(8), "length": np.array(16)},
+    )
+    dims = inference.dims(value_named(model, "a"))
+    assert dims is not None
+    assert all(isinstance(dim, str) for dim in dims)
+
+
 def test_empty_dimensions_are_sizes_like_any_other() -> None:
     model, inference = infer(
         "g (float[0,4] x) => (float[0,8] y) { a = Concat<axis=1>(x, x) y = Relu(a) }"

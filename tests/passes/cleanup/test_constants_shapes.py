@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from helpers.rewriting import assert_refuses, assert_rewrites, parse_model
 
 from onnxopt.passes.cleanup.constants import FoldConstants
@@ -122,11 +123,37 @@ def test_float_detour_is_folded_when_the_sizes_are_known() -> None:
             "zero": np.array([0]),
             "two": np.array([2]),
             "four": np.array([4]),
-            "scale": np.float32([1.5]),
+            "scale": np.array([1.5], np.float32),
         },
     )
-    expect = ["Shape", "Slice", "Concat", "Resize"]
-    assert_rewrites(FoldConstants(), model, expect=expect, rewrites={"fold": 5}, rtol=0, atol=0)
+    rewrites = {"known-shape": 1}
+    assert_rewrites(FoldConstants(), model, expect=["Resize"], rewrites=rewrites, rtol=0, atol=0)
+    assert len(model.graph[0].inputs) == 3
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize("transformation", ["half_pixel", "asymmetric", "align_corners"])
+@pytest.mark.parametrize(("size", "wanted"), [(4, 6), (8, 2), (4, 8)])
+def test_resize_samples_the_same_positions_by_scales(
+    mode: str, transformation: str, size: int, wanted: int
+) -> None:
+    model = parse_model(
+        f"""g (float[N,2,{size},{size}] x) => (float[N,2,{wanted},{wanted}] y)
+        {{ s = Shape<end=2>(x) t = Concat<axis=0>(s, hw)
+          y = Resize<mode="{mode}", coordinate_transformation_mode="{transformation}">(x, , , t)
+        }}""",
+        {"hw": np.array([wanted, wanted])},
+    )
+    assert_rewrites(FoldConstants(), model, expect=["Resize"], rewrites=1, rtol=0, atol=0)
+
+
+def test_resize_is_refused_when_the_scale_is_not_exact() -> None:
+    model = parse_model(
+        """g (float[N,2,3,3] x) => (float[N,2,4,4] y)
+        { s = Shape<end=2>(x) t = Concat<axis=0>(s, four) y = Resize(x, , , t) }""",
+        {"four": np.array([4, 4])},
+    )
+    assert_refuses(FoldConstants(), model, "not exact in float32")
 
 
 def test_cast_like_becomes_cast_when_the_type_is_known() -> None:

@@ -1,0 +1,133 @@
+"""FuseGelu: all spellings of both formulas, with and without the operator of opset 20."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from helpers.rewriting import assert_refuses, assert_rewrites, parse_model
+
+from onnxopt.passes.fusion.gelu import FuseGelu
+
+NUMBERS = {
+    "half": 0.5, "one": 1.0, "two": 2.0, "three": 3.0, "r2": 1.41421, "i2": 0.70710678,
+    "k": 0.7978845608, "c": 0.044715, "wrong": 1.7,
+}  # fmt: skip
+
+
+def model_of(body: str, opset: int, name: str = "float", output: str = "") -> ir.Model:
+    words = set(body.replace("(", " ").replace(")", " ").replace(",", " ").split())
+    dtype = {"float": np.float32, "float16": np.float16, "double": np.float64}[name]
+    used = {word: np.array(NUMBERS[word], dtype) for word in sorted(words) if word in NUMBERS}
+    text = f"g ({name}[N,9] x) => ({name}[N,9] y{output}) {{ {body} }}"
+    model = parse_model(text, used, opset=opset)
+    ir.passes.common.ShapeInferencePass()(model)
+    return model
+
+
+PLAIN = [  # what ONNX Runtime recognizes
+    "a = Div(x, r2) e = Erf(a) d = Add(e, one) m = Mul(x, d) y = Mul(m, half)",
+    "a = Div(x, r2) e = Erf(a) d = Add(one, e) h = Mul(half, x) y = Mul(d, h)",
+]
+OTHER = [
+    "a = Mul(x, i2) e = Erf(a) d = Add(e, one) m = Mul(x, d) y = Mul(half, m)",
+    "a = Mul(i2, x) e = Erf(a) d = Add(e, one) h = Mul(x, half) y = Mul(h, d)",
+    "a = Div(x, r2) e = Erf(a) d = Add(e, one) h = Mul(d, half) y = Mul(x, h)",
+    "a = Mul(x, i2) e = Erf(a) m = Mul(e, half) d = Add(half, m) y = Mul(d, x)",
+    "a = Mul(x, i2) e = Erf(a) d = Add(e, one) m = Mul(d, x) y = Div(m, two)",
+]
+TANH = [
+    "p = Pow(x, three) q = Mul(p, c) s = Add(x, q) u = Mul(s, k) t = Tanh(u) d = Add(t, one) "
+    "h = Mul(x, half) y = Mul(h, d)",
+    "p = Mul(x, x) r = Mul(p, x) q = Mul(c, r) s = Add(q, x) u = Mul(k, s) t = Tanh(u) "
+    "d = Add(one, t) h = Mul(d, half) y = Mul(x, h)",
+    "p = Mul(x, x) q = Mul(p, c) s = Add(q, one) v = Mul(x, k) u = Mul(v, s) t = Tanh(u) "
+    "d = Add(t, one) h = Mul(x, d) y = Mul(half, h)",
+]
+
+
+@pytest.mark.parametrize("body", [*PLAIN, *OTHER, *TANH])
+def test_gelu_is_one_node_when_the_opset_has_it(body: str) -> None:
+    model = model_of(body, 20)
+    assert_rewrites(FuseGelu(), model, expect=["Gelu"], rewrites=1, rtol=1e-4, atol=1e-5)
+    form = model.graph[0].attributes.get_string("approximate", "none")
+    assert form == ("tanh" if "Tanh" in body else "none")
+
+
+@pytest.mark.parametrize("body", OTHER)
+@pytest.mark.parametrize("opset", [9, 17])
+def test_gelu_is_respelled_when_the_opset_has_no_operator(body: str, opset: int) -> None:
+    model = model_of(body, opset)
+    expect = ["Div", "Erf", "Add", "Mul", "Mul"]
+    assert_rewrites(FuseGelu(), model, expect=expect, rewrites=1, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("body", [*PLAIN, *TANH])
+def test_gelu_stays_with_a_hint_when_the_opset_has_no_operator(body: str) -> None:
+    assert_refuses(FuseGelu(), model_of(body, 17), "needs opset 20 (--opset 20)")
+
+
+@pytest.mark.parametrize("body", [PLAIN[0], OTHER[3], TANH[0]])
+def test_middle_stays_when_it_is_a_graph_output(body: str) -> None:
+    assert_refuses(FuseGelu(), model_of(body, 20, output=", float[N,9] d"), "other users")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "a = Div(x, wrong) e = Erf(a) d = Add(e, one) m = Mul(x, d) y = Mul(m, half)",
+        "a = Div(x, r2) e = Erf(a) d = Add(e, two) m = Mul(x, d) y = Mul(m, half)",
+        "a = Div(x, r2) e = Erf(a) d = Add(e, one) m = Mul(x, d) y = Mul(m, three)",
+        "a = Div(x, r2) e = Erf(a) d = Add(e, one) m = Mul(a, d) y = Mul(m, half)",
+        "s = Sigmoid(x) m = Mul(x, s) y = Mul(m, half)",
+    ],
+)
+def test_nothing_is_fused_when_the_formula_differs(body: str) -> None:
+    result = FuseGelu()(model_of(body, 20))
+    assert not result.modified
+    assert not result.refusals
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_gelu_is_found_when_its_input_or_its_user_is_a_product(gated: bool) -> None:
+    body = OTHER[0].replace("(x", "(z").replace(" x", " z")
+    body = body.replace("y =", "g =") + (" y = Mul(g, x)" if gated else " y = Relu(g)")
+    model = model_of("z = Mul(x, x) " + body, 20)
+    expect = ["Mul", "Gelu", "Mul" if gated else "Relu"]
+    assert_rewrites(FuseGelu(), model, expect=expect, rewrites=1, rtol=1e-4, atol=1e-5)
+
+
+def test_float16_is_fused() -> None:
+    model = model_of(PLAIN[0], 20, "float16")
+    assert_rewrites(FuseGelu(), model, expect=["Gelu"], rewrites=1, rtol=1e-2, atol=1e-2)
+
+
+def test_double_is_fused() -> None:
+    model = model_of(TANH[0], 20, "double")
+    assert_rewrites(FuseGelu(), model, expect=["Gelu"], rewrites=1, rtol=1e-8, atol=1e-8)
+
+
+def test_constants_may_not_add_an_axis() -> None:
+    model = parse_model(
+        """g (float[9] x) => (float[1,9] y) <float r = {1.41421356}, float o = {1}>
+        { a = Div(x, r) e = Erf(a) d = Add(e, o) m = Mul(x, d) y = Mul(m, half) }""",
+        {"half": np.full((1, 1), 0.5, np.float32)},
+        opset=20,
+    )
+    assert not FuseGelu()(model).modified
+
+
+def test_subgraph_is_rewritten_and_constants_may_be_shared() -> None:
+    model = parse_model(
+        """g (float[N,9] x, bool k) => (float[N,9] y)
+        <float r = {1.41421356}, float o = {1}, float h = {0.5}> {
+            y = If (k) <
+                then_branch = t () => (float[N,9] p) {
+                    a = Div(x, r) e = Erf(a) d = Add(e, o) m = Mul(x, d) p = Mul(m, h)
+                },
+                else_branch = e () => (float[N,9] q) { q = Mul(x, h) }
+            >
+        }""",
+        opset=20,
+    )
+    assert_rewrites(FuseGelu(), model, expect=["If"], rewrites=1, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,134 @@
+"""FuseRMSNorm: the operator of opset 23, the spelling for older ones, and refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from helpers.rewriting import assert_refuses, assert_rewrites, parse_model
+from numpy.typing import NDArray
+
+from onnxopt.passes.fusion.rms_norm import FuseRMSNorm
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape: int, dtype: Any = np.float32) -> NDArray[Any]:
+    return RNG.standard_normal(shape).astype(dtype)
+
+
+QUOTIENTS = [
+    "s = Sqrt(w) n = Div(x, s)",
+    "s = Sqrt(w) r = Reciprocal(s) n = Mul(x, r)",
+    "s = Sqrt(w) r = Div(one, s) n = Mul(r, x)",
+    "r = Pow(w, mhalf) n = Mul(x, r)",
+]
+SQUARES = ["Pow(x, two)", "Mul(x, x)"]
+
+
+def model_of(
+    square: str,
+    quotient: str,
+    opset: int,
+    *,
+    tail: str = "y = Mul(g, n)",
+    name: str = "float",
+    output: str = "",
+    axes: str = "-1",
+    shape: str = "N,3,8",
+) -> ir.Model:
+    mean = f"ReduceMean <axes = [{axes}]> (q)" if opset < 18 else "ReduceMean(q, axes)"
+    body = f"q = {square} v = {mean} w = Add(v, eps) {quotient} {tail}"
+    words = set(body.replace("(", " ").replace(")", " ").replace(",", " ").split())
+    numbers = {"eps": 1e-5, "two": 2.0, "one": 1.0, "mhalf": -0.5}
+    dtype = {"float": np.float32, "float16": np.float16, "double": np.float64}[name]
+    weights = {key: np.array(number, dtype) for key, number in numbers.items() if key in words}
+    weights |= {"g": normal(8, dtype=dtype)} if "g" in words else {}
+    weights |= {"axes": np.array([int(axes)])} if opset >= 18 else {}
+    model = parse_model(
+        f"g ({name}[{shape}] x) => ({name}[{shape}] y{output}) {{ {body} }}",
+        weights,
+        opset=opset,
+        ir_version=11 if opset >= 23 else 10,
+    )
+    ir.passes.common.ShapeInferencePass()(model)
+    return model
+
+
+@pytest.mark.parametrize("square", SQUARES)
+@pytest.mark.parametrize("quotient", QUOTIENTS)
+def test_one_node_remains_when_the_opset_has_the_operator(square: str, quotient: str) -> None:
+    model = model_of(square, quotient, 23)
+    assert_rewrites(
+        FuseRMSNorm(), model, expect=["RMSNormalization"], rewrites=2, rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("square", "quotient"),
+    [(s, q) for s in SQUARES for q in QUOTIENTS if (s, q) != (SQUARES[0], QUOTIENTS[0])],
+)
+@pytest.mark.parametrize("opset", [13, 17, 18])
+def test_parts_are_respelled_when_the_opset_is_older(
+    square: str, quotient: str, opset: int
+) -> None:
+    model = model_of(square, quotient, opset)
+    expect = ["Pow", "ReduceMean", "Add", "Sqrt", "Div", "Mul"]
+    assert_rewrites(FuseRMSNorm(), model, expect=expect, rewrites=1, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("opset", [13, 18])
+def test_parts_stay_silently_when_they_are_spelled_that_way(opset: int) -> None:
+    result = FuseRMSNorm()(model_of(SQUARES[0], QUOTIENTS[0], opset))
+    assert not result.modified
+    assert not result.refusals
+
+
+@pytest.mark.parametrize("opset", [18, 23])
+def test_middle_stays_when_it_is_a_graph_output(opset: int) -> None:
+    model = model_of(SQUARES[1], QUOTIENTS[1], opset, output=", float[N,3,1] r")
+    assert_refuses(FuseRMSNorm(), model, "other users")
+
+
+def test_scale_stays_outside_when_the_normalized_value_is_an_output() -> None:
+    model = model_of(SQUARES[0], QUOTIENTS[0], 23, output=", float[N,3,8] n")
+    expect = ["RMSNormalization", "Mul"]
+    assert_rewrites(FuseRMSNorm(), model, expect=expect, rewrites=1, rtol=1e-4, atol=1e-5)
+
+
+def test_other_axes_stay() -> None:
+    assert not FuseRMSNorm()(model_of(SQUARES[0], QUOTIENTS[1], 23, axes="1")).modified
+
+
+def test_unknown_size_is_refused() -> None:
+    model = model_of(SQUARES[0], QUOTIENTS[0], 23, tail="y = Relu(n)", shape="N,3,K")
+    assert_refuses(FuseRMSNorm(), model, "size is not known")
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("float16", 2e-2), ("double", 1e-6)])
+def test_other_float_types_are_fused(name: str, tolerance: float) -> None:
+    model = model_of(SQUARES[0], QUOTIENTS[0], 23, name=name)
+    assert_rewrites(
+        FuseRMSNorm(), model, expect=["RMSNormalization"], rewrites=2, rtol=tolerance,
+        atol=tolerance,
+    )  # fmt: skip
+
+
+def test_subgraph_is_rewritten_and_the_scale_may_be_shared() -> None:
+    model = parse_model(
+        """g (float[N,8] x, float[8] g, bool k) => (float[N,8] y)
+        <float eps = {0.00001}, float two = {2}, int64[1] axes = {-1}> {
+            y = If (k) <
+                then_branch = t () => (float[N,8] p) {
+                    q = Pow(x, two) v = ReduceMean(q, axes) w = Add(v, eps) s = Sqrt(w)
+                    n = Div(x, s) p = Mul(n, g)
+                },
+                else_branch = e () => (float[N,8] z) { z = Mul(x, g) }
+            >
+        }""",
+        opset=23,
+        ir_version=11,
+    )
+    assert_rewrites(FuseRMSNorm(), model, expect=["If"], rewrites=2, rtol=1e-4, atol=1e-5)
