@@ -41,6 +41,7 @@ def _identities() -> tuple[AnyPass, ...]:
     return (
         c.RemoveIdentities(),
         c.RemoveNoOpShapes(),
+        c.RemoveBroadcastExpands(),
         c.RemoveNoOpArithmetic(),
         c.RemoveNanGuards(),
     )

@@ -15,6 +15,7 @@ PASSES: tuple[type[Pass], ...] = (
     cleanup.InlineConstantIf,
     cleanup.FoldConstants,
     cleanup.FlushDenormals,
+    cleanup.RemoveBroadcastExpands,
     cleanup.InlineFunctions,
     cleanup.MergeGathers,
     cleanup.RemoveIdentities,
@@ -35,7 +36,13 @@ PASSES: tuple[type[Pass], ...] = (
     fusion.MergeClips,
     fusion.FuseConvArithmetic,
     fusion.FuseConvBatchNorm,
+    fusion.FuseGelu,
+    fusion.FuseMatMulAdd,
+    fusion.FuseHardActivations,
+    fusion.FuseLayerNorm,
     fusion.FusePads,
+    fusion.FuseRMSNorm,
+    fusion.FuseScales,
 )
 
 __all__ = ["PASSES", "find_pass", "parse_passes"]

@@ -53,9 +53,10 @@ class Folding:
             if value.uses()
         ]
         for node in self._order:
-            self._resolve_cast_like(node)
-            self._rewrite_shape_input(node)
-            self._rewrite_resize(node)
+            if node.graph is not None:  # not removed with the user of its result
+                self._resolve_cast_like(node)
+                self._rewrite_shape_input(node)
+                self._rewrite_resize(node)
         # Consumers are decided on before producers: a producer whose consumers are all folded
         # needs no initializer.
         for node in reversed(self._order):

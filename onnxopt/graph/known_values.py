@@ -108,6 +108,7 @@ class KnownValues:
             self._unpacked.pop(value, None)
 
     def _set(self, value: ir.Value, array: Partial, dtype: int) -> None:
+        array = partial.in_range(array, ir.DataType(dtype))
         if partial.is_fully_known(array):
             self.constants.add_array(value, array.astype(ir.DataType(dtype).numpy()))
         else:

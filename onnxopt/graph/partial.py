@@ -26,7 +26,6 @@ Element = int | bool | str | None
 MOST_ELEMENTS = 1024
 
 _INTEGERS = frozenset(dtype for dtype in ir.DataType if dtype.is_integer())
-_INT64 = np.iinfo(np.int64)
 
 # Operators that move elements, with the inputs whose elements they move (None: all of them).
 _MOVING: Mapping[str, tuple[int, ...] | None] = {
@@ -86,6 +85,23 @@ def as_partial(items: Sequence[Element], shape: tuple[int, ...] | None = None) -
     return array if shape is None else array.reshape(shape)
 
 
+def in_range(array: Partial, dtype: ir.DataType) -> Partial:
+    """The tensor, with None for what its element type cannot hold: it wraps around at run time."""
+    if dtype == ir.DataType.BOOL:
+        return array
+    limits = np.iinfo(dtype.numpy())
+    items = array.reshape(-1).tolist()
+    if all(not isinstance(item, int) or limits.min <= item <= limits.max for item in items):
+        return array
+    return as_partial(
+        [
+            None if isinstance(item, int) and not limits.min <= item <= limits.max else item
+            for item in items
+        ],
+        array.shape,
+    )
+
+
 def is_fully_known(array: Partial) -> bool:
     """True if no element is symbolic or unknown."""
     return all(isinstance(item, int) for item in array.reshape(-1).tolist())
@@ -128,14 +144,12 @@ def _move(
 
 
 def _elementwise(function: Callable[[Any, Any], Any]) -> Callable[..., Partial]:
-    """`function` over broadcast arrays, None wherever an operand is None or it overflows."""
+    """`function` over broadcast arrays, None wherever an operand is None."""
 
     def guarded(first: Element, second: Element) -> Element:
         if first is None or second is None:
             return None
         result: Element = function(first, second)
-        if isinstance(result, int) and not _INT64.min <= result <= _INT64.max:
-            return None
         return result
 
     applied = np.frompyfunc(guarded, 2, 1)

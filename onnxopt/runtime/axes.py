@@ -31,7 +31,7 @@ WANTED: dict[AxisKind, tuple[int, int, int]] = {
     "width": (96, 160, 64),
 }
 _NAMES: tuple[tuple[re.Pattern[str], AxisKind], ...] = (
-    (re.compile(r"total|past.*\+", re.I), "total"),
+    (re.compile(r"total", re.I), "total"),
     (re.compile(r"past|cache", re.I), "past"),
     (re.compile(r"batch|^(n|b|bs|nb)$", re.I), "batch"),
     (re.compile(r"height|^h$|rows", re.I), "height"),

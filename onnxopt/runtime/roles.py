@@ -44,7 +44,10 @@ _INTEGERS = frozenset(
         *(ir.DataType.UINT8, ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.UINT64),
     }
 )
-_STATE_NAME = re.compile(r"(^|[._/])(h|c|hx|cx)[0n]?$|[hc]_?(0|in|n)$|state|hidden|cache", re.I)
+# The hidden states of an encoder are a sequence, the hidden state of a recurrent network is none.
+_STATE_NAME = re.compile(
+    r"(^|[._/])(h|c|hx|cx)[0n]?$|[hc]_?(0|in|n)$|(?<!hidden_)state|hidden(?!_states)|cache", re.I
+)
 _PAST_NAME = re.compile(r"past|cache_(k|v)|(^|[._])kv|key_cache|value_cache", re.I)
 _RATE_NAME = re.compile(r"^sr$|samp\w*_?rate", re.I)
 _SEGMENT_NAME = re.compile(r"token_?type|segment", re.I)

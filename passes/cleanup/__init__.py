@@ -6,6 +6,7 @@ from onnxopt.passes.cleanup.casts import MergeCasts
 from onnxopt.passes.cleanup.conditions import InlineConstantIf
 from onnxopt.passes.cleanup.constants import FoldConstants
 from onnxopt.passes.cleanup.denormals import FlushDenormals
+from onnxopt.passes.cleanup.expands import RemoveBroadcastExpands
 from onnxopt.passes.cleanup.functions import InlineFunctions
 from onnxopt.passes.cleanup.gathers import MergeGathers
 from onnxopt.passes.cleanup.identities import RemoveIdentities
@@ -38,6 +39,7 @@ __all__ = [
     "MergeSlices",
     "MergeTransposes",
     "PushTransposes",
+    "RemoveBroadcastExpands",
     "RemoveIdentities",
     "RemoveInitializersFromInputs",
     "RemoveNanGuards",

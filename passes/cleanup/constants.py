@@ -1,16 +1,22 @@
 """Fold what is the same in every run into initializers.
 
-    Shape(x) -> Gather -> Concat -> Reshape(x, .)  =>  Reshape(x, [0, -1, 384])
-    Add(w, Transpose(v))                           =>  initializer
-    Constant                                       =>  initializer
-    Expand(x, shape of x)                          =>  x
+    fold                     Add(w, Transpose(v))            =>  initializer
+    constant-to-initializer  Constant                        =>  initializer
+    known-shape              Shape(x) -> .. -> Reshape(x, .) =>  Reshape(x, [0, -1, 384])
+                             Expand(x, [N, 4])               =>  Expand(x, [1, 4])
+                             Slice(x, end=size of x)         =>  Slice(x, end=infinity)
+                             Resize(x, sizes=[N, 3, 28, 28]) =>  Resize(x, scales=[1, 1, 2, 2])
+    remove-expand            Expand(x, shape of x)           =>  x
+    resolve-cast-like        CastLike(x, y)                  =>  Cast(x)
 
 One forward sweep finds the constants; only values that something else still reads are computed and
-stored. The nodes and initializers that lose their last reader are removed.
+stored. The nodes and initializers that lose their last reader are removed. In a Reshape, 0 copies
+a dimension of the input and -1 is the rest, so sizes that are not known need not be computed.
 
 Refused: operators that are random, too much work or not evaluated; dequantized weights, so that QDQ
 graphs keep their form; results that would make the file larger by more than the stated limits
-(expanded constants, transposed copies of weights that other nodes still read).
+(expanded constants, transposed copies of weights that other nodes still read); initializers that
+are graph inputs as well, which a user can override; new shapes with two unknown dimensions.
 """
 
 from __future__ import annotations

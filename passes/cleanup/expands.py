@@ -4,8 +4,8 @@
     Where(Expand(c, s), x, y) -> Where(c, x, y)
     MatMul(Expand(x, s), y)   -> MatMul(x, y)        if only the batch axes were expanded
 
-The result keeps its shape if, on every axis, x already has the size of the result or another operand
-has it. Sizes are integers or symbols that are provably equal; what s says does not matter.
+The result keeps its shape if, on every axis, x already has the size of the result or another
+operand has it. Sizes are integers or symbols that are provably equal; what s says does not matter.
 
 Refused, without a word: every Expand that decides about the shape of the result, and operators of
 opsets before 7, which broadcast in one direction only. Subgraphs are rewritten too.

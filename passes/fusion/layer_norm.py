@@ -42,14 +42,13 @@ from onnxopt.passes.cleanup.single_node import (
 )
 from onnxopt.passes.fusion.linear import FLOATS
 from onnxopt.passes.fusion.normalization import (
+    NormalizationCasts,
     closed,
     read_inverse_root,
     read_quotient,
     trailing_axes,
     trailing_shape,
 )
-
-_HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -272,48 +271,7 @@ def _scaled_first(root: ir.Node) -> tuple[_Found, list[ir.Node]] | None:
     return None
 
 
-class _Casts(NodeRule):
+class _Casts(NormalizationCasts):
     """`Cast(LayerNormalization(Cast(x, float), g, b))` back to the 16-bit type of x."""
 
-    _found: tuple[ir.Node, ir.Value]
-
-    def check(self, context: Any, root: ir.Value) -> MatchResult:
-        node = context.root
-        norm = producer_of(node.inputs[0], "LayerNormalization")
-        up = None if norm is None else producer_of(norm.inputs[0], "Cast")
-        x = None if up is None else up.inputs[0]
-        if norm is None or x is None or x.dtype not in _HALF or not only_user(norm.outputs[0]):
-            return no_match()
-        if root.dtype != x.dtype or norm.outputs[0].dtype != ir.DataType.FLOAT:
-            return no_match()
-        for vector in norm.inputs[1:]:
-            if _narrow(vector, x.dtype) is None:
-                return refuse("scale or bias would not be exact in 16 bit", node)
-        self._found = (norm, x)
-        return MatchResult()
-
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value:
-        """LayerNormalization on the 16-bit values, which computes in float by itself."""
-        norm, x = self._found
-        inputs: list[ir.Value] = [x]
-        for vector in norm.inputs[1:]:
-            narrow = _narrow(vector, x.dtype)
-            if isinstance(narrow, ir.Tensor):
-                assert vector is not None
-                narrow = op.initializer(narrow, name=vector.name)
-            assert narrow is not None
-            inputs.append(narrow)
-        y: ir.Value = op.LayerNormalization(*inputs, **norm.attributes)
-        return y
-
-
-def _narrow(vector: ir.Value | None, dtype: ir.DataType | None) -> ir.Value | ir.Tensor[Any] | None:
-    """The vector in `dtype` if that loses nothing."""
-    array = constant(vector)
-    if array is not None and dtype is not None:
-        narrow = array.astype(dtype.numpy())
-        exact = np.array_equal(narrow.astype(array.dtype), array)
-        return ir.Tensor(narrow, dtype=dtype) if exact else None
-    cast = producer_of(vector, "Cast")
-    source = None if cast is None else cast.inputs[0]
-    return source if source is not None and source.dtype == dtype else None
+    norm_type = "LayerNormalization"

@@ -8,11 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
+import numpy as np
 import onnx_ir as ir
+from onnxscript.rewriter.pattern import MatchResult
 
 from onnxopt.graph.values import constant, int_attribute, rank, static_dims
-from onnxopt.passes.cleanup.single_node import ints_parameter, producer_of
+from onnxopt.passes.cleanup.single_node import (
+    NodeRule,
+    ints_parameter,
+    no_match,
+    only_user,
+    producer_of,
+    refuse,
+)
+
+_HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 @dataclasses.dataclass
@@ -168,3 +180,56 @@ def closed(nodes: Sequence[ir.Node], root: ir.Node) -> bool:
             if value.is_graph_output() or any(user not in inside for user in value.consumers()):
                 return False
     return True
+
+
+class NormalizationCasts(NodeRule):
+    """`Cast(Normalization(Cast(x, float), g, b))` back to the 16-bit type of x.
+
+    Normalizations compute 16-bit values in float by themselves (stash_type).
+    """
+
+    norm_type: ClassVar[str]
+
+    _found: tuple[ir.Node, ir.Value]
+
+    def check(self, context: Any, root: ir.Value) -> MatchResult:
+        """Looks for the Cast to float and for vectors that are exact in 16 bit."""
+        node = context.root
+        norm = producer_of(node.inputs[0], self.norm_type)
+        up = None if norm is None else producer_of(norm.inputs[0], "Cast")
+        x = None if up is None else up.inputs[0]
+        if norm is None or x is None or x.dtype not in _HALF or not only_user(norm.outputs[0]):
+            return no_match()
+        if root.dtype != x.dtype or norm.outputs[0].dtype != ir.DataType.FLOAT:
+            return no_match()
+        for vector in norm.inputs[1:]:
+            if _narrow(vector, x.dtype) is None:
+                return refuse("scale or bias would not be exact in 16 bit", node)
+        self._found = (norm, x)
+        return MatchResult()
+
+    def rewrite(self, op: Any, root: ir.Value) -> ir.Value:
+        """The normalization on the 16-bit values."""
+        norm, x = self._found
+        inputs: list[ir.Value] = [x]
+        for vector in norm.inputs[1:]:
+            narrow = _narrow(vector, x.dtype)
+            if isinstance(narrow, ir.Tensor):
+                assert vector is not None
+                narrow = op.initializer(narrow, name=vector.name)
+            assert narrow is not None
+            inputs.append(narrow)
+        y: ir.Value = op.op(norm.op_type, *inputs, **norm.attributes)
+        return y
+
+
+def _narrow(vector: ir.Value | None, dtype: ir.DataType | None) -> ir.Value | ir.Tensor[Any] | None:
+    """The vector in `dtype` if that loses nothing."""
+    array = constant(vector)
+    if array is not None and dtype is not None:
+        narrow = array.astype(dtype.numpy())
+        exact = np.array_equal(narrow.astype(array.dtype), array)
+        return ir.Tensor(narrow, dtype=dtype) if exact else None
+    cast = producer_of(vector, "Cast")
+    source = None if cast is None else cast.inputs[0]
+    return source if source is not None and source.dtype == dtype else None

@@ -2,6 +2,7 @@
 
     x / sqrt(mean(x^2) + e)              -> RMSNormalization(x, ones, epsilon=e)      opset >= 23
     RMSNormalization(x, ones) * g        -> RMSNormalization(x, g)
+    Cast(RMSNormalization(Cast(x), g))   -> RMSNormalization(x, g)                    x of 16 bit
     x * Reciprocal(Sqrt(mean(x^2) + e))  -> x / Sqrt(ReduceMean(Pow(x, 2)) + e)       below 23
 
 Opsets below 23 have no RMSNormalization. There the parts are brought into the one spelling that
@@ -35,6 +36,7 @@ from onnxopt.graph.values import constant, dims, opset_version
 from onnxopt.passes.cleanup.single_node import NodeRule, no_match, only_user, producer_of, refuse
 from onnxopt.passes.fusion.linear import FLOATS
 from onnxopt.passes.fusion.normalization import (
+    NormalizationCasts,
     Quotient,
     closed,
     read_quotient,
@@ -50,11 +52,12 @@ class FuseRMSNorm(RewritePass):
     name: ClassVar[str] = "fuse-rms-norm"
 
     def rules(self) -> Sequence[RewriteRule]:
-        """The quotient, spelled as Div or Mul, and the scale."""
+        """The quotient, spelled as Div or Mul, the scale and the Casts around."""
         return [
             _Quotient.rule("Div", "rms-norm-div"),
             _Quotient.rule("Mul", "rms-norm-mul"),
             _Scale.rule("Mul", "rms-norm-scale"),
+            _Casts.rule("Cast", "rms-norm-casts"),
         ]
 
 
@@ -134,3 +137,9 @@ class _Scale(NodeRule):
         norm, scale = self._found
         y: ir.Value = op.RMSNormalization(norm.inputs[0], scale, **norm.attributes)
         return y
+
+
+class _Casts(NormalizationCasts):
+    """`Cast(RMSNormalization(Cast(x, float), g))` back to the 16-bit type of x."""
+
+    norm_type = "RMSNormalization"

@@ -152,6 +152,16 @@ def test_states_start_at_zero_and_are_small_later():
     assert second.shape == (1, 2, 4)
 
 
+def test_hidden_states_of_an_encoder_are_a_sequence():
+    text = """g (float[?, ?, 6] encoder_hidden_states) => (float[?, ?, 6] y) {
+        y = Relu(encoder_hidden_states) }"""
+    assert [x.shape for x in feeds(text, "encoder_hidden_states")] == [
+        (1, 8, 6),
+        (2, 5, 6),
+        (3, 13, 6),
+    ]
+
+
 def test_lengths_fall_and_the_first_is_the_sequence():
     text = """g (int64[batch, seq] ids, int64[batch] input_lengths)
         => (float[batch, seq, 4] y, int64[batch] z) {

@@ -215,6 +215,34 @@ def test_the_noise_of_a_chaotic_model_widens_its_tolerance():
     assert result.status == "passed"
 
 
+def test_a_wide_tolerance_is_told():
+    # A rounding of the input is a fifth of a turn of the sine.
+    text = "g (float[batch, 64] x) => (float[batch, 64] y) { FACTORS y = Sin(b) }"
+    one = proto(text.replace("FACTORS", "b = Mul(x, m)"), m=np.float32([1e6]))
+    two = proto(text.replace("FACTORS", "a = Mul(x, k) b = Mul(a, k)"), k=np.float32([1e3]))
+    result = parity(one, two)
+    assert result.status == "passed"
+    assert "small faults would not show" in result.notes[0]
+
+
+def test_a_wrong_shape_between_two_nodes_is_no_reason_not_to_run():
+    text = """g (float[n, 3, h, w] x) => (float[n, 8, a, b] y) {
+        c = Conv(x, k) d = Relu(c) y = Conv(d, l) }"""
+    model = proto(text, k=KERNEL, l=normal(8, 8, 3, 3))
+    model.graph.value_info.append(
+        onnx.helper.make_tensor_value_info("d", onnx.TensorProto.FLOAT, [1, 8, 1, 1])
+    )
+    assert parity(model, model).status == "passed"
+
+
+def test_a_model_without_inputs_is_compared():
+    text = "g () => (float[2] y) { y = OP(c) }"
+    weights = {"c": np.array([1.0, -2.0], np.float32)}
+    good, bad = (proto(text.replace("OP", op), **weights) for op in ("Relu", "Abs"))
+    assert parity(good, good).status == "passed"
+    assert parity(good, bad).status == "failed"
+
+
 def test_random_outputs_are_left_out_and_told():
     text = """g (float[batch, 4] x) => (float[batch, 4] y, float[batch, 4] z) {
         r = RandomNormalLike(x) y = Add(x, r) z = NAME(x) }"""

@@ -273,3 +273,11 @@ def test_bias_is_folded_at_every_opset(opset: int) -> None:
         FuseConvArithmetic(), model, expect=["Conv"], rewrites=1, rtol=1e-4, atol=1e-4,
         sizes=[{"N": 2, "H": 5, "W": 9}],
     )  # fmt: skip
+
+
+def test_float16_stays_when_the_weight_would_become_denormal() -> None:
+    model = parse_model(
+        "g (float16[N,5] x) => (float16[N,4] y) { c = Mul(x, k) y = Gemm(c, w) }",
+        {"w": normal(5, 4, dtype=np.float16), "k": np.array(1e-6, np.float16)},
+    )
+    assert_refuses(FuseConvArithmetic(), model, "leaves the range")

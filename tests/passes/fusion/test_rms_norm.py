@@ -132,3 +132,20 @@ def test_subgraph_is_rewritten_and_the_scale_may_be_shared() -> None:
         ir_version=11,
     )
     assert_rewrites(FuseRMSNorm(), model, expect=["If"], rewrites=2, rtol=1e-4, atol=1e-5)
+
+
+def test_casts_around_it_are_taken_in() -> None:
+    model = parse_model(
+        """g (float16[N,8] h) => (float16[N,8] y)
+        <float eps = {0.00001}, float two = {2}, int64[1] axes = {-1}> {
+            x = Cast <to = 1> (h) q = Pow(x, two) v = ReduceMean(q, axes) w = Add(v, eps)
+            s = Sqrt(w) r = Reciprocal(s) n = Mul(x, r) c = Cast <to = 10> (n) y = Mul(g, c)
+        }""",
+        {"g": normal(8, dtype=np.float16)},
+        opset=23,
+        ir_version=11,
+    )
+    ir.passes.common.ShapeInferencePass()(model)
+    assert_rewrites(
+        FuseRMSNorm(), model, expect=["RMSNormalization"], rewrites=3, rtol=1e-2, atol=1e-2
+    )
