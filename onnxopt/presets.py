@@ -63,4 +63,10 @@ def _fusions() -> tuple[AnyPass, ...]:
         f.FuseConvArithmetic(),
         f.FusePads(),
         f.MergeClips(),
+        f.FuseScales(),
+        f.FuseMatMulAdd(),
+        f.FuseHardActivations(),
+        f.FuseGelu(),
+        f.FuseLayerNorm(),
+        f.FuseRMSNorm(),
     )
