@@ -2,8 +2,8 @@
 
     python -I -S launcher.py FIGURES COMMAND...
 
-A process of its own, because a child's peak memory starts at what its parent held when it forked: the
-benchmark itself holds ONNX Runtime and models, this script holds nothing.
+A process of its own, because a child's peak memory starts at what its parent held when it forked:
+the benchmark itself holds ONNX Runtime and models, this script holds nothing.
 """
 
 import json

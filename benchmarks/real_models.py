@@ -26,7 +26,7 @@ from onnxopt.runtime.parity import check_parity
 
 
 def verdict(source: Path, target: Path) -> str:
-    """ "ok ...", "not run ..." or "BROKEN ..."."""
+    """What became of a model: a line that starts with "ok" or "BROKEN"."""
     try:
         original, result = load_model(source), load_model(target)
         parity = check_parity(original, result, input_sets=input_sets(original, None))

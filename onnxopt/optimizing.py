@@ -20,6 +20,7 @@ from onnxopt.graph.cost import model_tensors
 from onnxopt.graph.input_shapes import fix_input_shapes
 from onnxopt.graph.known_operators import unknown_operators
 from onnxopt.presets import cleanup
+from onnxopt.targets import Target, detect_target
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -51,6 +52,7 @@ def optimize(
     opset: int | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     inputs: Any = None,
+    target: Target | None = None,
     guard: Guard = "parity",
     external_data: bool | None = None,
     observers: Sequence[Observer] = (),
@@ -67,6 +69,8 @@ def optimize(
         input_shapes: Input name to the shape to fix it to.
         inputs: Data for the parity run, by input name or as the path of a .npz file; synthesized
             by default.
+        target: "cpu" or "cuda", where the result will run; by default what the installed ONNX
+            Runtime is built for.
         guard: "parity" runs both models in ONNX Runtime and raises if they differ, "off" does not.
         external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
         observers: Told before and after every pass.
@@ -83,7 +87,10 @@ def optimize(
         raise InvalidInputError(f"guard is 'off' or 'parity', not {guard!r}")
     source = os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
     report = Report(source=source)
-    pipeline = Pipeline(_passes(passes, opset), observers=observers)
+    if target not in (None, "cpu", "cuda"):
+        raise InvalidInputError(f"target is 'cpu' or 'cuda', not {target!r}")
+    chosen = _passes(passes, opset, target or detect_target())
+    pipeline = Pipeline(chosen, observers=observers)
     with _phase(report, "load"):
         original, work = _original_and_copy(model)
     if input_shapes:
@@ -123,13 +130,13 @@ def _original_and_copy(
 
 
 def _passes(
-    passes: str | Sequence[AnyPass | Repeat] | None, opset: int | None
+    passes: str | Sequence[AnyPass | Repeat] | None, opset: int | None, target: Target
 ) -> list[AnyPass | Repeat]:
     from onnxopt.passes import PASSES, parse_passes
 
     chosen: list[AnyPass | Repeat]
     if passes is None:
-        chosen = list(cleanup())
+        chosen = list(cleanup(target))
     elif isinstance(passes, str):
         chosen = list(parse_passes(passes, PASSES))
     else:

@@ -11,10 +11,16 @@ from __future__ import annotations
 from onnxopt.core.pipeline import AnyPass, Repeat
 from onnxopt.passes import cleanup as c
 from onnxopt.passes import fusion as f
+from onnxopt.targets import Target
 
 
-def cleanup() -> list[AnyPass | Repeat]:
-    """Smaller graphs of standard operators, valid on every runtime; the default of `optimize`."""
+def cleanup(target: Target = "cpu") -> list[AnyPass | Repeat]:
+    """Smaller graphs of standard operators, valid on every runtime; the default of `optimize`.
+
+    Args:
+        target: Where equivalent spellings of an operator run at different speeds, the one that is
+            fast there is taken.
+    """
     return [
         c.InlineFunctions(),
         c.RemoveInitializersFromInputs(),
@@ -32,6 +38,7 @@ def cleanup() -> list[AnyPass | Repeat]:
                 c.RemoveUnused(),
             )
         ),
+        *((f.SumResiduals(),) if target == "cpu" else ()),
         c.DeduplicateInitializers(),
         c.FlushDenormals(),
     ]

@@ -41,6 +41,7 @@ PASSES: tuple[type[Pass], ...] = (
     fusion.FuseHardActivations,
     fusion.FuseLayerNorm,
     fusion.FusePads,
+    fusion.SumResiduals,
     fusion.FuseRMSNorm,
     fusion.FuseScales,
 )

@@ -45,6 +45,11 @@ from onnxopt.cli.options import input_shape_option, output_options, parse_input_
     help="Write weights to OUT.data beside OUT, or never do; by default over 2 GB only.",
 )
 @click.option(
+    "--target",
+    type=click.Choice(["cpu", "cuda"]),
+    help="Where the result will run; by default what the installed ONNX Runtime is built for.",
+)
+@click.option(
     "--guard",
     type=click.Choice(["off", "parity"]),
     default="parity",
@@ -60,6 +65,7 @@ def command(
     input_shapes: tuple[str, ...],
     inputs: Path | None,
     external_data: bool | None,
+    target: Literal["cpu", "cuda"] | None,
     guard: Literal["off", "parity"],
     as_json: bool,
     verbose: bool,
@@ -74,15 +80,16 @@ def command(
     from onnxopt.cli.progress import progress
     from onnxopt.optimizing import optimize
 
-    target = output or model.with_name(f"{model.stem}.opt{model.suffix or '.onnx'}")
+    place = output or model.with_name(f"{model.stem}.opt{model.suffix or '.onnx'}")
     with progress(quiet=quiet or as_json) as observers:
         result = optimize(
             model,
-            target,
+            place,
             passes=passes,
             opset=opset,
             input_shapes=shapes,
             inputs=inputs,
+            target=target,
             guard=guard,
             external_data=external_data,
             observers=observers,

@@ -13,10 +13,13 @@ The neutral operand is a constant, or a constant that Expand or ConstantOfShape 
 x + 0 is x except that -0.0 becomes 0.0, which compares equal. x * 0 stays, since NaN * 0 is NaN.
 
 Refused: a neutral operand that would broadcast x to another shape, or whose shape is not provably
-covered by that of x. Constants are gathered only if the first result has no other use, the new
-constant is no larger than the two and, for floats, only if it is finite and not denormal; it then
-rounds once instead of twice, a difference of one unit in the last place (`reassociate` turns this
-off for floats; integers wrap around and are exact). Subgraphs are rewritten too.
+covered by that of x; below opset 17 also the scale of ones and the bias of zeros of a decomposed
+LayerNormalization, without which ONNX Runtime does not fuse it.
+
+Constants are gathered only if the first result has no other use, the new constant is no larger than
+the two and, for floats, only if it is finite and not denormal; it then rounds once instead of twice,
+a difference of one unit in the last place (`reassociate` turns this off for floats; integers wrap
+around and are exact). Subgraphs are rewritten too.
 """
 
 from __future__ import annotations
@@ -105,12 +108,29 @@ def _neutral(number: float | bool, *, either_side: bool) -> Source:
     def source(node: ir.Node, version: int) -> ir.Value | str | None:
         first, second = node.inputs[:2]
         if _is_filled(second, number):
-            return _kept(first, version, second)
-        if either_side and version >= 7 and _is_filled(first, number):
-            return _kept(second, version, first)
-        return None
+            kept = _kept(first, version, second)
+        elif either_side and version >= 7 and _is_filled(first, number):
+            kept = _kept(second, version, first)
+        else:
+            return None
+        if isinstance(kept, ir.Value) and version < 17 and _is_normalized(kept):
+            return "it is the scale or bias that ONNX Runtime's LayerNormalization fusion needs"
+        return kept
 
     return source
+
+
+def _is_normalized(value: ir.Value) -> bool:
+    """True for a / sqrt(b), scaled or not: the end of a decomposed LayerNormalization.
+
+    ONNX Runtime fuses it at load, five nodes into one, only if a scale and a bias follow.
+    """
+    scale = producer_of(value, "Mul")
+    for candidate in (value, *(scale.inputs if scale is not None else ())):
+        division = producer_of(candidate, "Div")
+        if division is not None and producer_of(division.inputs[1], "Sqrt") is not None:
+            return True
+    return False
 
 
 def _extreme(node: ir.Node, version: int) -> ir.Value | str | None:

@@ -10,6 +10,7 @@ from onnxopt.passes.fusion.gemm import FuseMatMulAdd
 from onnxopt.passes.fusion.hard_activations import FuseHardActivations
 from onnxopt.passes.fusion.layer_norm import FuseLayerNorm
 from onnxopt.passes.fusion.pads import FusePads
+from onnxopt.passes.fusion.residuals import SumResiduals
 from onnxopt.passes.fusion.rms_norm import FuseRMSNorm
 from onnxopt.passes.fusion.scales import FuseScales
 
@@ -24,4 +25,5 @@ __all__ = [
     "FuseRMSNorm",
     "FuseScales",
     "MergeClips",
+    "SumResiduals",
 ]

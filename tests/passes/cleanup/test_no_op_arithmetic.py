@@ -253,3 +253,30 @@ def test_old_broadcast_goes_when_the_second_operand_is_neutral() -> None:
     )
     RemoveNoOpArithmetic()(model)
     assert op_types(model) == ["Abs"]
+
+
+LAYER_NORM = """g (float[N, 8] x) => (float[N, 8] y) {
+    m = ReduceMean <axes = [-1]> (x)
+    d = Sub(x, m)
+    two = Constant <value_float = 2.0> ()
+    p = Pow(d, two)
+    v = ReduceMean <axes = [-1]> (p)
+    eps = Constant <value_float = 0.00001> ()
+    e = Add(v, eps)
+    s = Sqrt(e)
+    q = Div(d, s)
+    a = Mul(q, scale)
+    y = Add(a, bias)
+}"""
+
+
+@pytest.mark.parametrize(("opset", "kept"), [(13, True), (17, False)])
+def test_neutral_scale_and_bias_stay_when_runtime_needs_them_to_fuse(
+    opset: int, kept: bool
+) -> None:
+    weights = {"scale": np.ones(8, np.float32), "bias": np.zeros(8, np.float32)}
+    model = parse_model(LAYER_NORM, weights, opset=opset)
+    ir.passes.common.ShapeInferencePass()(model)
+    result = RemoveNoOpArithmetic()(model)
+    assert ("Mul" in op_types(model)) == kept
+    assert any("LayerNormalization" in r.reason for r in result.refusals) == kept
