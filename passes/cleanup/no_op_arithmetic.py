@@ -17,9 +17,9 @@ covered by that of x; below opset 17 also the scale of ones and the bias of zero
 LayerNormalization, without which ONNX Runtime does not fuse it.
 
 Constants are gathered only if the first result has no other use, the new constant is no larger than
-the two and, for floats, only if it is finite and not denormal; it then rounds once instead of twice,
-a difference of one unit in the last place (`reassociate` turns this off for floats; integers wrap
-around and are exact). Subgraphs are rewritten too.
+the two and, for floats, only if it is finite and not denormal; it then rounds once instead of
+twice, a difference of one unit in the last place (`reassociate` turns this off for floats; integers
+wrap around and are exact). Subgraphs are rewritten too.
 """
 
 from __future__ import annotations
