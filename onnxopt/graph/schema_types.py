@@ -151,6 +151,8 @@ class SchemaTypes:
         outputs: dict[str, onnx.TypeProto] = {}
         # A shape that contradicts the operator must not cost the element type as well.
         for facts in (inputs, [f and Fact(f.dtype, None, f.other) for f in inputs]):
+            if any(fact is not None and not fact.dtype and fact.other is None for fact in facts):
+                break  # onnx cannot be told of a tensor whose element type nobody knows
             types = {f"i{i}": type_proto(f) for i, f in enumerate(facts) if f is not None}
             try:
                 outputs = infer_node_outputs(schema, proto, types, data, opset_imports=imports)
@@ -158,7 +160,9 @@ class SchemaTypes:
             except InferenceError:
                 continue
         raw = [
-            from_type_proto(outputs[f"o{i}"]) if f"o{i}" in outputs else (0, None, None)
+            from_type_proto(outputs[f"o{i}"])
+            if f"o{i}" in outputs
+            else (_shared_dtype(schema, i, inputs), None, None)
             for i in range(len(node.outputs))
         ]
         if node.op_type in _WRONG_SIZES:
@@ -173,6 +177,21 @@ class SchemaTypes:
             return Inferred(raw, complete, None)
         repeatable = key is not None and _sizes_follow_from(node, inputs, constants)
         return Inferred(raw, None, key if repeatable else None)
+
+
+def _shared_dtype(
+    schema: onnx.defs.OpSchema, output: int, inputs: Sequence[Fact | None]
+) -> int:
+    """The element type of the input that the schema ties to an output; 0 if there is none.
+
+    What is left to know of a node that onnx finds invalid but runtimes run, as Range over tensors
+    of one element.
+    """
+    formal = schema.outputs[min(output, len(schema.outputs) - 1)].type_str
+    for parameter, fact in zip(schema.inputs, inputs, strict=False):
+        if parameter.type_str == formal and fact is not None and "(" not in formal:
+            return fact.dtype
+    return 0
 
 
 def _sizes_follow_from(

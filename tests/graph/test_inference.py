@@ -236,3 +236,18 @@ def test_sequence_types_are_kept() -> None:
     assert isinstance(value_named(model, "s").type, ir.SequenceType)
     assert value_named(model, "a").dtype == ir.DataType.FLOAT
     assert inference.dims(value_named(model, "a")) == ("N", 4)
+
+
+def test_element_type_survives_when_onnx_finds_the_node_invalid() -> None:
+    """Range wants scalars; runtimes also take tensors of one element, and old graphs have them."""
+    model = parse_model(
+        """g (float[N] x, int64[1] limit) => (float[M] y) {
+            zero = Constant <value_int = 0> ()
+            one = Constant <value_int = 1> ()
+            r = Range(zero, limit, one)
+            y = Cast <to = 1> (r)
+        }"""
+    )
+    infer_model(model)
+    (produced,) = (node.outputs[0] for node in model.graph if node.op_type == "Range")
+    assert produced.dtype == ir.DataType.INT64
