@@ -1,0 +1,81 @@
+"""The Python API: models in memory stay as they are, results can be saved, errors are typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from helpers.rewriting import op_types, parse_model
+
+import onnxopt
+from onnxopt.core.errors import InvalidInputError
+
+MODEL = """g (float[N, 4] x) => (float[N, 4] y) {
+    a = Identity(x) b = MatMul(a, w) c = MatMul(b, w) y = Relu(c)
+}"""
+
+
+def make() -> ir.Model:
+    weight = np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32)
+    return parse_model(MODEL, {"w": weight})
+
+
+def test_model_in_memory_is_left_alone_and_weights_are_shared() -> None:
+    model = make()
+    result = onnxopt.optimize(model)
+    assert op_types(model) == ["Identity", "MatMul", "MatMul", "Relu"]
+    assert op_types(result.model) == ["MatMul", "MatMul", "Relu"]
+    before, after = (m.graph.initializers["w"].const_value for m in (model, result.model))
+    assert before is after
+    assert result.report.parity is not None
+    assert result.report.parity["status"] == "passed"
+
+
+def test_protobuf_model_is_accepted_and_left_alone() -> None:
+    proto = ir.to_proto(make())
+    data = proto.SerializeToString()
+    assert len(onnxopt.optimize(proto).model.graph) == 3
+    assert proto.SerializeToString() == data
+
+
+def test_saved_result_loads_back_when_written_over_its_input(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(ir.to_proto(make()), path)
+    result = onnxopt.optimize(path, path)
+    assert op_types(onnxopt.load(path)) == op_types(result.model)
+    # The model in memory still reads the weights of the file that it replaced.
+    tensor = result.model.graph.initializers["w"].const_value
+    assert tensor is not None
+    assert np.isfinite(tensor.numpy()).all()
+
+
+def test_own_data_decides_parity_when_given() -> None:
+    data = {"x": np.ones((7, 4), np.float32)}
+    report = onnxopt.optimize(make(), inputs=data).report
+    assert report.parity is not None
+    assert any("given data" in text for text in report.parity["inputs"])
+    with pytest.raises(InvalidInputError):
+        onnxopt.optimize(make(), inputs={"z": np.ones(3, np.float32)})
+
+
+def test_input_shape_is_fixed_in_inputs_and_outputs_when_asked() -> None:
+    model = onnxopt.optimize(make(), input_shapes={"x": (2, 4)}).model
+    assert str(model.graph.inputs[0].shape) == "[2,4]"
+    assert str(model.graph.outputs[0].shape) == "[2,4]"
+
+
+@pytest.mark.parametrize("options", [{"guard": "maybe"}, {"target": "tpu"}])
+def test_bad_options_are_named(options: dict[str, str]) -> None:
+    with pytest.raises(InvalidInputError, match=next(iter(options.values()))):
+        onnxopt.optimize(make(), **options)  # type: ignore[arg-type]
+
+
+def test_public_names_resolve() -> None:
+    for name in onnxopt.__all__:
+        assert getattr(onnxopt, name) is not None
+    assert set(onnxopt.__all__) <= set(dir(onnxopt))
+    with pytest.raises(AttributeError):
+        _ = onnxopt.nonsense
