@@ -12,6 +12,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from onnxopt.benchmarking import benchmark as benchmark
+    from onnxopt.comparing import compare as compare
     from onnxopt.core.errors import OnnxOptError as OnnxOptError
     from onnxopt.core.passes import Pass as Pass
     from onnxopt.core.passes import PassResult as PassResult
@@ -39,6 +41,8 @@ _EXPORTS = {
     "Report": ("onnxopt.core.report", "Report"),
     "Result": ("onnxopt.optimizing", "Result"),
     "RewritePass": ("onnxopt.core.passes", "RewritePass"),
+    "benchmark": ("onnxopt.benchmarking", "benchmark"),
+    "compare": ("onnxopt.comparing", "compare"),
     "load": ("onnxopt.graph.loading", "load_model"),
     "optimize": ("onnxopt.optimizing", "optimize"),
     "save": ("onnxopt.graph.saving", "save_model"),
@@ -55,6 +59,8 @@ __all__ = [
     "Result",
     "RewritePass",
     "__version__",
+    "benchmark",
+    "compare",
     "load",
     "optimize",
     "save",

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import onnx_ir as ir
 
@@ -20,14 +20,12 @@ from onnxopt.graph.cost import model_tensors
 from onnxopt.graph.input_shapes import fix_input_shapes
 from onnxopt.graph.known_operators import unknown_operators
 from onnxopt.presets import cleanup
-from onnxopt.targets import Target, detect_target
+from onnxopt.targets import Target, as_target
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from onnxopt.runtime.inputs import InputPlan
-
-Guard = Literal["off", "parity"]
+Guard = Literal["off", "parity", "full"]
 PathLike = str | os.PathLike[str]
 
 
@@ -52,8 +50,9 @@ def optimize(
     opset: int | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     inputs: Any = None,
-    target: Target | None = None,
+    target: Target | str | None = None,
     guard: Guard = "parity",
+    guard_budget: float = 60.0,
     external_data: bool | None = None,
     observers: Sequence[Observer] = (),
 ) -> Result:
@@ -67,11 +66,15 @@ def optimize(
             preset that cleans up and fuses into standard operators.
         opset: Raise the default domain to this version first.
         input_shapes: Input name to the shape to fix it to.
-        inputs: Data for the parity run, by input name or as the path of a .npz file; synthesized
-            by default.
-        target: "cpu" or "cuda", where the result will run; by default what the installed ONNX
-            Runtime is built for.
-        guard: "parity" runs both models in ONNX Runtime and raises if they differ, "off" does not.
+        inputs: Data for the parity run: arrays by input name, a .npz file, a folder of .npz or .npy
+            files, or a function that yields arrays by name; synthesized by default.
+        target: Where the result will run: a `Target`, or text such as "cuda" or
+            "cpu:threads=4,isa=avx2"; by default what the installed ONNX Runtime is built for.
+        guard: "parity" runs both models in ONNX Runtime and undoes the rewrites that make them
+            differ; "full" does so after every group of passes, times the group as well and undoes
+            what is proven slower; "off" does neither.
+        guard_budget: Seconds that the guard may spend on the search for what to undo, and in mode
+            "full" on all of its work.
         external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
         observers: Told before and after every pass.
 
@@ -79,31 +82,47 @@ def optimize(
         The optimized model and the report.
 
     Raises:
-        OnnxOptError: The model cannot be read, a pass failed or the result cannot be written.
-        ParityError: The result differs from the original; nothing was written. Its `report`
-            attribute holds the report.
+        OnnxOptError: The model cannot be read, a pass failed without a guard, or the result cannot
+            be written.
+        ParityError: The result differs from the original, and undoing passes does not help; nothing
+            was written. Its `report` attribute holds the report.
     """
-    if guard not in ("off", "parity"):
-        raise InvalidInputError(f"guard is 'off' or 'parity', not {guard!r}")
+    if guard not in get_args(Guard):
+        raise InvalidInputError(f"guard is 'off', 'parity' or 'full', not {guard!r}")
     source = os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
-    report = Report(source=source)
-    if target not in (None, "cpu", "cuda"):
-        raise InvalidInputError(f"target is 'cpu' or 'cuda', not {target!r}")
-    chosen = _passes(passes, opset, target or detect_target())
-    pipeline = Pipeline(chosen, observers=observers)
+    aim = as_target(target)
+    report = Report(source=source, target=str(aim))
+    chosen = _passes(passes, opset, aim)
     with _phase(report, "load"):
         original, work = _original_and_copy(model)
     if input_shapes:
         fix_input_shapes(work, input_shapes)
-    plan = _plan_inputs(work, inputs) if guard == "parity" else None
     report.before = _size(work)
     report.notes += _operator_notes(work)
-    with _phase(report, "passes"):
-        report.records = pipeline.call(work).records
-    report.after = _size(work)
     feeds = None
-    if plan is not None:
-        feeds = _check_parity(original, work, plan, report)
+    if guard == "off":
+        with _phase(report, "passes"):
+            report.records = Pipeline(chosen, observers=observers).call(work).records
+    else:
+        from onnxopt.runtime.guarded_run import run_guarded
+
+        feeds = run_guarded(
+            work,
+            chosen,
+            original=original if isinstance(original, ir.Model) else Path(original),
+            fresh=lambda: _fresh(original, input_shapes),
+            inputs=inputs,
+            target=aim,
+            mode=guard,
+            budget=guard_budget,
+            observers=observers,
+            report=report,
+        )
+    report.after = _size(work)
+    if report.exit_code:
+        assert report.parity is not None
+        reason = report.parity["reasons"][0]
+        raise ParityError(f"the result is not at parity: {reason}", report)
     if output is not None:
         _save(work, Path(output), external_data, feeds, report)
     return Result(work, report)
@@ -148,26 +167,19 @@ def _passes(
     return chosen
 
 
-def _plan_inputs(model: ir.Model, inputs: Any) -> InputPlan:
-    from onnxopt.runtime.inputs import plan_inputs
+def _fresh(
+    original: PathLike | ir.Model, input_shapes: Mapping[str, Sequence[int]] | None
+) -> ir.Model:
+    """The input once more, as it was before any pass."""
+    if isinstance(original, ir.Model):
+        model = original.clone()
+    else:
+        from onnxopt.graph.loading import load_model
 
-    return plan_inputs(model, inputs)
-
-
-def _check_parity(
-    original: PathLike | ir.Model, work: ir.Model, plan: InputPlan, report: Report
-) -> Mapping[str, Any] | None:
-    """Fills `report.parity`; returns feeds that the model runs with, if it runs."""
-    from onnxopt.runtime.parity import check_parity
-
-    with _phase(report, "parity"):
-        source = original if isinstance(original, ir.Model) else Path(original)
-        result = check_parity(source, work, input_sets=plan)
-    report.parity = {**result.to_dict(), "summary": result.summary()}
-    report.notes += result.notes
-    if result.status == "failed":
-        raise ParityError(f"the result is not at parity: {result.reasons[0]}", report)
-    return None if result.status == "not-run" else result.feeds
+        model = load_model(original)
+    if input_shapes:
+        fix_input_shapes(model, input_shapes)
+    return model
 
 
 def _save(

@@ -11,16 +11,17 @@ from __future__ import annotations
 from onnxopt.core.pipeline import AnyPass, Repeat
 from onnxopt.passes import cleanup as c
 from onnxopt.passes import fusion as f
-from onnxopt.targets import Target
+from onnxopt.targets import Target, as_target
 
 
-def cleanup(target: Target = "cpu") -> list[AnyPass | Repeat]:
+def cleanup(target: Target | str = "cpu") -> list[AnyPass | Repeat]:
     """Smaller graphs of standard operators, valid on every runtime; the default of `optimize`.
 
     Args:
         target: Where equivalent spellings of an operator run at different speeds, the one that is
             fast there is taken.
     """
+    provider = as_target(target).provider
     return [
         c.InlineFunctions(),
         c.RemoveInitializersFromInputs(),
@@ -38,7 +39,7 @@ def cleanup(target: Target = "cpu") -> list[AnyPass | Repeat]:
                 c.RemoveUnused(),
             )
         ),
-        *((f.SumResiduals(),) if target == "cpu" else ()),
+        *((f.SumResiduals(),) if provider == "cpu" else ()),
         c.DeduplicateInitializers(),
         c.FlushDenormals(),
     ]

@@ -11,6 +11,22 @@ from onnxopt import __version__
 # Command to its module, and the line that `onnxopt --help` shows without importing it; a test
 # checks that the line is the first one of the command's own help.
 COMMANDS = {
+    "bench": (
+        "onnxopt.cli.bench",
+        "Measure latency, memory and load time, and say which model is faster.",
+    ),
+    "compare": (
+        "onnxopt.cli.compare",
+        "Run two models on the same inputs and say whether they agree.",
+    ),
+    "diagnose": (
+        "onnxopt.cli.diagnose",
+        "Find the nodes at which a model starts to differ from another.",
+    ),
+    "explain": (
+        "onnxopt.cli.explain",
+        "Say which rewrites a model gets, which it just misses, and why.",
+    ),
     "inspect": ("onnxopt.cli.inspect", "Show what a model is made of and what it costs."),
     "optimize": ("onnxopt.cli.optimize", "Make a model smaller and faster, and prove that it is."),
     "passes": ("onnxopt.cli.passes", "List the passes, or explain one."),

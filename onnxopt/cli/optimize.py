@@ -8,7 +8,12 @@ from typing import Literal
 
 import click
 
-from onnxopt.cli.options import input_shape_option, output_options, parse_input_shapes
+from onnxopt.cli.options import (
+    input_shape_option,
+    inputs_option,
+    output_options,
+    parse_input_shapes,
+)
 
 
 @click.command("optimize")
@@ -33,12 +38,7 @@ from onnxopt.cli.options import input_shape_option, output_options, parse_input_
     help="Raise the opset to this version first.",
 )
 @input_shape_option
-@click.option(
-    "--inputs",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A .npz file with data for the parity run, by input name; synthesized by default.",
-)
+@inputs_option
 @click.option(
     "--external-data/--no-external-data",
     default=None,
@@ -46,15 +46,25 @@ from onnxopt.cli.options import input_shape_option, output_options, parse_input_
 )
 @click.option(
     "--target",
-    type=click.Choice(["cpu", "cuda"]),
-    help="Where the result will run; by default what the installed ONNX Runtime is built for.",
+    metavar="TARGET",
+    help="Where the result will run: cpu or cuda, with options as in cpu:threads=4,isa=avx2; "
+    "by default what the installed ONNX Runtime is built for.",
 )
 @click.option(
     "--guard",
-    type=click.Choice(["off", "parity"]),
+    type=click.Choice(["off", "parity", "full"]),
     default="parity",
     show_default=True,
-    help="parity: run both models in ONNX Runtime, write nothing if they differ (exit code 3).",
+    help="parity: run both models in ONNX Runtime and undo what makes them differ. "
+    "full: do so after every group of passes, time it as well, and undo what is slower.",
+)
+@click.option(
+    "--guard-budget",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the guard may search for what to undo, and with full check and time.",
 )
 @output_options
 def command(
@@ -63,10 +73,11 @@ def command(
     passes: str | None,
     opset: int | None,
     input_shapes: tuple[str, ...],
-    inputs: Path | None,
+    inputs: str | None,
     external_data: bool | None,
-    target: Literal["cpu", "cuda"] | None,
-    guard: Literal["off", "parity"],
+    target: str | None,
+    guard: Literal["off", "parity", "full"],
+    guard_budget: float,
     as_json: bool,
     verbose: bool,
     quiet: bool,
@@ -91,6 +102,7 @@ def command(
             inputs=inputs,
             target=target,
             guard=guard,
+            guard_budget=guard_budget,
             external_data=external_data,
             observers=observers,
         )

@@ -51,3 +51,26 @@ def parse_input_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
             )
         shapes[name] = tuple(int(part) for part in parts)
     return shapes
+
+
+def inputs_option(function: F) -> F:
+    """`--inputs`: the user's own data."""
+    return click.option(
+        "--inputs",
+        metavar="SOURCE",
+        help="Data to run on: a .npz, a folder of .npz or .npy files, or module:function or "
+        "file.py:function that yields inputs by name (it is run). Synthesized by default.",
+    )(function)
+
+
+def provider_option(function: F) -> F:
+    """`--provider`: where models run."""
+    return click.option(
+        "--provider",
+        "--target",
+        "provider",
+        type=click.Choice(["cpu", "cuda"]),
+        default="cpu",
+        show_default=True,
+        help="Where to run the models.",
+    )(function)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -50,7 +51,17 @@ class ParityError(OnnxOptError):
 
 
 class PassFailedError(OnnxOptError):
-    """A pass raised, or left an invalid model. Names the pass and those that ran before it."""
+    """A pass raised, or left an invalid model. Names the pass and those that ran before it.
+
+    Attributes:
+        passes: The pass, or the passes that shared the run in which one of them raised.
+        reason: What it raised.
+    """
+
+    def __init__(self, message: str, passes: Sequence[str] = (), reason: str = "") -> None:
+        super().__init__(message)
+        self.passes = tuple(passes)
+        self.reason = reason
 
 
 class MissingDependencyError(OnnxOptError):

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 import onnx_ir as ir
 
 from onnxopt.core.errors import OnnxOptError, PassFailedError
+from onnxopt.core.fencing import fenced
+from onnxopt.core.gate import Gate, Place
 from onnxopt.core.passes import PassResult, Refusal, RewritePass
 from onnxopt.core.report import PassRecord
 from onnxopt.core.rewriting import run_rules
@@ -61,16 +63,22 @@ class Pipeline(ir.passes.InPlacePass):
     Args:
         passes: Passes of onnxopt, onnx_ir or onnxscript, and `Repeat` groups of them.
         observers: Told before and after every pass.
+        gate: Keeps passes, rules and nodes out of the run, and notes what was rewritten.
     """
 
     def __init__(
-        self, passes: Sequence[AnyPass | Repeat], *, observers: Sequence[Observer] = ()
+        self,
+        passes: Sequence[AnyPass | Repeat],
+        *,
+        observers: Sequence[Observer] = (),
+        gate: Gate | None = None,
     ) -> None:
         self.passes = tuple(passes)
         self.observers = tuple(observers)
+        self.gate = gate or Gate()
 
     def __str__(self) -> str:
-        return ",".join(_name(pass_) for pass_ in self.flattened())
+        return ",".join(pass_name(pass_) for pass_ in self.flattened())
 
     def flattened(self) -> Iterator[AnyPass]:
         """Every pass once, groups opened."""
@@ -106,6 +114,7 @@ class Pipeline(ir.passes.InPlacePass):
 
     def _round(self, passes: Sequence[AnyPass], model: ir.Model, records: list[PassRecord]) -> None:
         """One time through `passes`; neighbouring rewrite passes share one worklist run."""
+        passes = [pass_ for pass_ in passes if self.gate.permits(pass_name(pass_))]
         for shared, run in itertools.groupby(passes, key=lambda p: isinstance(p, RewritePass)):
             if shared:
                 self._run(list(run), model, records)
@@ -114,12 +123,12 @@ class Pipeline(ir.passes.InPlacePass):
                     self._run([pass_], model, records)
 
     def _run(self, passes: list[AnyPass], model: ir.Model, records: list[PassRecord]) -> None:
-        names = [_name(pass_) for pass_ in passes]
+        names = [pass_name(pass_) for pass_ in passes]
         for observer in self.observers:
             observer.pass_started(names, model)
         before = records[-1].nodes_after if records else count_nodes(model)
         start = time.perf_counter()
-        results = _call(passes, model, records)
+        results = _call(passes, model, records, self.gate)
         elapsed = time.perf_counter() - start
         modified = any(result.modified for result in results)
         after = count_nodes(model) if modified else before
@@ -138,26 +147,33 @@ class Pipeline(ir.passes.InPlacePass):
 
 
 def _call(
-    passes: list[AnyPass], model: ir.Model, records: Sequence[PassRecord]
+    passes: list[AnyPass], model: ir.Model, records: Sequence[PassRecord], gate: Gate
 ) -> Sequence[ir.passes.PassResult]:
     rewrite_passes = [pass_ for pass_ in passes if isinstance(pass_, RewritePass)]
+    names = [pass_name(pass_) for pass_ in passes]
+    gate.attempting = None
     try:
         if len(rewrite_passes) == len(passes):
-            return run_rules(model, rewrite_passes)
-        result = passes[0](model)
+            return run_rules(model, rewrite_passes, gate)
+        with fenced(model, gate.fenced(names[0])):
+            result = passes[0](model)
     except OnnxOptError:
         raise
     except Exception as error:  # re-raised: whatever a pass raises, the user learns which pass
         ran = list(dict.fromkeys(record.name for record in records))
+        message = str(error).splitlines()[0] if str(error) else "no message"
+        reason = f"{type(error).__name__}: {message}"
         raise PassFailedError(
-            f"pass {', '.join(map(_name, passes))} failed: {type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'no message'}"
-            f" (ran before it: {', '.join(ran) or 'nothing'})"
+            f"pass {', '.join(names)} failed: {reason}"
+            f" (ran before it: {', '.join(ran) or 'nothing'})",
+            names,
+            reason,
         ) from error
     if result.model is not model:
-        raise PassFailedError(
-            f"pass {_name(passes[0])} returned another model; only passes in place fit a Pipeline"
-        )
+        reason = "returned another model; only passes in place fit a Pipeline"
+        raise PassFailedError(f"pass {names[0]} {reason}", names, reason)
+    if result.modified:
+        gate.taken.append(Place(names[0]))
     return [result]
 
 
@@ -168,7 +184,8 @@ def _rewrites(result: ir.passes.PassResult, name: str) -> Counter[str]:
     return Counter({name: 1} if result.modified else {})
 
 
-def _name(pass_: AnyPass) -> str:
+def pass_name(pass_: AnyPass) -> str:
+    """What records, reports and places call a pass."""
     return str(pass_) if getattr(pass_, "name", "") else type(pass_).__name__
 
 

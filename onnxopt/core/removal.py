@@ -43,13 +43,13 @@ def is_dead(node: ir.Node) -> bool:
     return not any(value.uses() or value.is_graph_output() for value in node.outputs)
 
 
-def remove_dead(candidates: Iterable[ir.Node]) -> tuple[int, list[ir.Node]]:
+def remove_dead(candidates: Iterable[ir.Node]) -> tuple[list[ir.Node], list[ir.Node]]:
     """Removes those of `candidates` that are dead, and what becomes dead through that.
 
     Returns:
-        The number of nodes removed, and the surviving producers that lost a user.
+        The nodes removed, and the surviving producers that lost a user.
     """
-    removed = 0
+    removed: list[ir.Node] = []
     survivors: dict[ir.Node, None] = {}
     pending = list(candidates)
     while pending:
@@ -61,5 +61,5 @@ def remove_dead(candidates: Iterable[ir.Node]) -> tuple[int, list[ir.Node]]:
             continue
         survivors.pop(node, None)
         pending.extend(remove_node(node))
-        removed += 1
+        removed.append(node)
     return removed, [node for node in survivors if node.graph is not None]

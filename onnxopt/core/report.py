@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from onnxopt.core.guarding import GuardRecord
 from onnxopt.core.passes import Refusal
 
 _REASONS_SHOWN = 3
@@ -57,7 +58,10 @@ class Report:
         before: Size of the input.
         after: Size of the result.
         seconds: Phase ("load", "passes", "parity", "save", "verify") to wall time.
+        target: What the model was optimized for, in words.
         parity: What the parity run found; None if it was off.
+        guard: What the guard undid, and its cost; None if it was off.
+        placement: Nodes by device and copies between devices; None unless counted on CUDA.
         notes: Sentences that the user should read (operators left alone, what was not run).
     """
 
@@ -67,7 +71,10 @@ class Report:
     before: ModelSize = ModelSize(nodes=0, weight_bytes=0)
     after: ModelSize = ModelSize(nodes=0, weight_bytes=0)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    target: str = ""
     parity: dict[str, Any] | None = None
+    guard: GuardRecord | None = None
+    placement: dict[str, Any] | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
 
     @property
@@ -125,7 +132,10 @@ class Report:
                 {"pass": pass_, "rule": rule, "reason": reason, "nodes": nodes}
                 for (pass_, rule, reason), nodes in self.refusals().items()
             ],
+            "target": self.target,
             "parity": self.parity,
+            "guard": None if self.guard is None else self.guard.to_dict(),
+            "placement": self.placement,
             "notes": list(self.notes),
             "exit_code": self.exit_code,
         }
@@ -148,6 +158,8 @@ class Report:
             lines += _refusal_lines(refusals, verbose)
         if self.parity is not None and self.parity.get("summary"):
             lines += ["", str(self.parity["summary"])]
+        if self.guard is not None:
+            lines += self.guard.lines()
         lines += [f"note: {note}" for note in self.notes]
         if self.seconds:
             phases = ", ".join(f"{phase} {value:.2f} s" for phase, value in self.seconds.items())

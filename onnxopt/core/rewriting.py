@@ -17,8 +17,10 @@ import onnx_ir as ir
 from onnxscript.rewriter._rewrite_rule import ReplacementSubgraph
 from onnxscript.rewriter.pattern import MatchingTracer, MatchResult, MatchStatus, RewriteRule
 
+from onnxopt.core.gate import Gate, Place, node_label
 from onnxopt.core.names import Names
 from onnxopt.core.passes import PassResult, Refusal, RewritePass
+from onnxopt.core.provenance import record_rewrite
 from onnxopt.core.removal import remove_dead
 from onnxopt.core.rule_index import RuleIndex
 from onnxopt.core.walking import all_graphs, subgraphs_of
@@ -34,17 +36,20 @@ class RewriteResult(PassResult):
     seconds: float = 0.0
 
 
-def run_rules(model: ir.Model, passes: Sequence[RewritePass]) -> list[RewriteResult]:
+def run_rules(
+    model: ir.Model, passes: Sequence[RewritePass], gate: Gate | None = None
+) -> list[RewriteResult]:
     """Applies the rules of all `passes` in one worklist run until none applies.
 
     Args:
         model: Rewritten in place, subgraphs included.
         passes: Their rules are tried on a node in this order.
+        gate: Keeps rules from places, and notes what was rewritten.
 
     Returns:
         One result per pass, in order.
     """
-    return _Driver(model, passes).run()
+    return _Driver(model, passes, gate).run()
 
 
 class _ReasonTracer(MatchingTracer):
@@ -70,13 +75,16 @@ class _ReasonTracer(MatchingTracer):
 
 
 class _Driver:
-    def __init__(self, model: ir.Model, passes: Sequence[RewritePass]) -> None:
+    def __init__(self, model: ir.Model, passes: Sequence[RewritePass], gate: Gate | None) -> None:
         self._model = model
+        self._gate = gate or Gate()
+        self._owners = [str(pass_) for pass_ in passes]
         self._index = RuleIndex()
         self._rewrites: list[Counter[str]] = [Counter() for _ in passes]
         self._seconds = [0.0] * len(passes)
         self._refusals: list[dict[tuple[str, ir.Node], str]] = [{} for _ in passes]
         for owner, pass_ in enumerate(passes):
+            self._gate.attempting = (self._owners[owner], "", "")
             for rule in pass_.rules():
                 self._index.add(owner, rule)
         self._names = Names(model)
@@ -108,27 +116,32 @@ class _Driver:
     def _rewrite_node(self, node: ir.Node) -> bool:
         graph = node.graph
         assert isinstance(graph, ir.Graph)
+        label = node_label(node)
         for owner, rule in self._index.candidates(node):
             start = time.perf_counter()
+            name = rule.name or type(rule).__name__
+            if not self._gate.permits(self._owners[owner], name, label):
+                continue
+            self._gate.attempting = (self._owners[owner], name, label)
             tracer = _ReasonTracer()
             delta = rule.try_rewrite(self._model, graph, node, tracer=tracer)
-            name = rule.name or type(rule).__name__
             reason = tracer.reason
             done = False
             if delta is not None:
                 reason = _unreplaceable(node, delta.match.outputs, delta.new_outputs)
                 if not reason:
-                    self._apply(graph, node, delta)
+                    self._apply(graph, node, delta, name)
                     done = True
             self._seconds[owner] += time.perf_counter() - start
             if done:
                 self._rewrites[owner][name] += 1
+                self._gate.taken.append(Place(self._owners[owner], name, label))
                 return True
             if reason:
                 self._refusals[owner][name, node] = reason
         return False
 
-    def _apply(self, graph: ir.Graph, root: ir.Node, delta: ReplacementSubgraph) -> None:
+    def _apply(self, graph: ir.Graph, root: ir.Node, delta: ReplacementSubgraph, rule: str) -> None:
         """Puts the replacement in place of the root and drops what is dead because of it."""
         new_nodes: list[ir.Node] = list(delta.new_nodes)
         for initializer in delta.new_initializers:
@@ -138,20 +151,25 @@ class _Driver:
         for new_node in new_nodes:
             if not new_node.name:
                 new_node.name = self._names.unique_node(label)
+        base_name = root.outputs[0].name or label
         old_outputs = list(delta.match.outputs)
         for old, new in zip(old_outputs, delta.new_outputs, strict=True):
             new.type = new.type or old.type
             if new.shape is None:
                 new.shape = old.shape
+            if not new.name and not old.is_graph_output() and new.producer() in new_nodes:
+                # It stands for the old value, so it bears its name, in the saved file as well.
+                old.name, new.name = self._names.unique(f"{old.name}_old"), old.name
         for new_node in new_nodes:
             for index, value in enumerate(new_node.outputs):
                 if not value.name:
-                    base = (root.outputs[0].name or label) + f"_{new_node.op_type}"
+                    base = f"{base_name}_{new_node.op_type}"
                     value.name = self._names.unique(base + (f"_{index}" if index else ""))
         graph.insert_before(root, new_nodes)
         for old, new in zip(old_outputs, delta.new_outputs, strict=True):
             replace_value(graph, root, old, new, self._names)
-        _, survivors = remove_dead([root, *delta.match.nodes])
+        removed, survivors = remove_dead([root, *delta.match.nodes])
+        record_rewrite(new_nodes, rule, removed)
         for new_node in new_nodes:
             self._push(new_node)
             for subgraph in subgraphs_of(new_node):

@@ -49,12 +49,14 @@ class InputSpec:
         dtype: Element type.
         dims: Sizes, symbols, or expressions over symbols.
         role: What it means.
+        sequence: True for a sequence of such tensors.
     """
 
     name: str
     dtype: ir.DataType
     dims: tuple[Dim, ...]
     role: Role
+    sequence: bool = False
 
     def shape(self, sizes: Sizes) -> tuple[int, ...]:
         """The shape for these sizes of the symbols."""

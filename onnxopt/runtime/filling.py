@@ -69,8 +69,15 @@ def is_ragged(scene: Scene) -> bool:
     return len(set(scene.lengths)) > 1
 
 
-def fill(spec: InputSpec, scene: Scene) -> NDArray[Any]:
-    """The array for one input."""
+def fill(spec: InputSpec, scene: Scene) -> NDArray[Any] | list[NDArray[Any]]:
+    """The array for one input, or a list of some for a sequence."""
+    if not spec.sequence:
+        return _fill_tensor(spec, scene)
+    names = [f"{spec.name}[{item}]" for item in range(2 + scene.run % 2)]
+    return [_fill_tensor(dataclasses.replace(spec, name=name), scene) for name in names]
+
+
+def _fill_tensor(spec: InputSpec, scene: Scene) -> NDArray[Any]:
     shape = spec.shape(scene.sizes)
     # By name: an input gets the same values whichever other inputs the model has.
     rng = np.random.default_rng([scene.seed, scene.run, zlib.crc32(spec.name.encode())])

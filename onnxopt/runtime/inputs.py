@@ -128,7 +128,7 @@ def plan_inputs(
 
     Args:
         model: Only its graph inputs and their consumers are read.
-        data: The user's own: input name to array, the path of a .npz file, or several of these.
+        data: The user's own: input name to array, a file, a folder or a function (see `user_data`).
             Inputs that it lacks are synthesized to match.
         seed: Seed of all random values.
         sets: Number of runs, each with other sizes of the free dimensions.
@@ -150,13 +150,18 @@ def plan_inputs(
             value.dtype or ir.DataType.FLOAT,
             input_dims(value, model, fixed),
             find_role(value, model),
+            isinstance(value.type, ir.SequenceType),
         )
         for value in values
     )
     kinds = axis_kinds(specs)
     shapes = dict(fixed)
     for item in given:
-        shapes |= {name: np.shape(array) for name, array in item.arrays.items()}
+        shapes |= {
+            name: array.shape
+            for name, array in item.arrays.items()
+            if isinstance(array, np.ndarray)  # a sequence's items may differ
+        }
     bound = _bound_symbols(values, specs, shapes)
     _bind_the_like(bound, kinds)
     if given:
@@ -196,11 +201,12 @@ def synthesize(
 
 def _refusal(value: ir.Value) -> str:
     """Why nothing can be made up for an input; empty if something can."""
-    if isinstance(value.type, ir.SequenceType):
-        return f"input {value.name!r} is a sequence; give data for it"
-    if isinstance(value.type, ir.OptionalType):
-        return f"input {value.name!r} is optional; give data for it"
-    if value.type is None or not isinstance(value.type, ir.TensorType):
+    if isinstance(value.type, (ir.SequenceType, ir.OptionalType)):
+        what = "a sequence" if isinstance(value.type, ir.SequenceType) else "optional"
+        # Of what holds sequences itself, and of items of unknown rank, nothing can be made up.
+        if not isinstance(value.type.elem_type, ir.TensorType) or not value.shape:
+            return f"input {value.name!r} is {what}; give data for it"
+    elif value.type is None or not isinstance(value.type, ir.TensorType):
         return f"input {value.name!r} has no tensor type"
     if value.shape is None:
         return f"input {value.name!r} has no declared rank; give its shape or data for it"

@@ -11,16 +11,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import onnx_ir as ir
 
-from onnxopt.runtime.comparison import Difference, compare
-from onnxopt.runtime.inputs import InputSet
+from onnxopt.runtime.comparison import Difference
+from onnxopt.runtime.noise import NoiseRuns, Open, differences_of, shaken_sets
 from onnxopt.runtime.parity_result import OutputParity
-from onnxopt.runtime.session import CannotRunError, Feeds, ModelSource, Optimization, Session
+from onnxopt.runtime.session import CannotRunError, ModelSource
 from onnxopt.runtime.tolerance import (
     QUANTIZED_FLOOR,
     Tolerance,
@@ -30,10 +28,6 @@ from onnxopt.runtime.tolerance import (
 )
 from onnxopt.runtime.trials import Trials, run_sets
 
-Open = Callable[..., Session]
-
-# How much inputs are shaken to see what roundings grow to: two units in the last place of float32.
-_SHAKE = 2.4e-7
 # If the runs of the original took longer, its noise is measured on the first of them only.
 _LONG_SECONDS = 1.0
 # What the user should hear of: a difference between ONNX Runtime's own levels, a wide tolerance.
@@ -48,7 +42,7 @@ class Judge:
         optimized: What became of it.
         graph: The original's graph, if it can be read.
         open_: Opens a session of a model, with an optimization level and a number of threads.
-        optimization: The level that both were run at.
+        noise: The original in other ways; shared by all checks against one original.
 
     Attributes:
         notes: What was found out about the original on the way.
@@ -60,36 +54,47 @@ class Judge:
         optimized: ModelSource,
         graph: ir.Model | None,
         open_: Open,
-        optimization: Optimization,
+        noise: NoiseRuns,
     ) -> None:
         self.notes: list[str] = []
         self._original = original
         self._optimized = optimized
         self._graph = graph
         self._open = open_
-        self._optimization = optimization
+        self._noise = noise
 
     def outputs(
         self, reference: Trials, result: Trials, skipped: Mapping[str, str]
     ) -> list[OutputParity]:
         """The verdict on every output that is not skipped."""
-        base = floor(self._graph)
         names = [name for name in reference.outputs[0] if name not in skipped]
-        differences = differences_of(reference, result, names)
+        return self.verdicts(differences_of(reference, result, names), first_runs(reference))
+
+    def verdicts(
+        self, differences: Mapping[str, Difference], first: Trials, *, always_measure: bool = False
+    ) -> list[OutputParity]:
+        """The verdict on differences that were found.
+
+        Args:
+            differences: Output name to the worst difference.
+            first: Runs of the original to measure its noise on.
+            always_measure: Measure the noise also where no output needs it.
+        """
+        base = floor(self._graph)
+        names = list(differences)
         judged = [_judged(name, differences[name], base, None) for name in names]
-        if not any(output.complaint for output in judged):
+        if not (always_measure or any(output.complaint for output in judged)):
             return judged
-        first = _first_runs(reference)
         plain: Trials | None = None
         noise: dict[str, Difference] = {}
-        for optimization, other in self._other_runs(first):
-            found = differences_of(first, other, names)
+        for run in self._noise.against(first, names):
+            found = run.differences
             noise = {name: found[name].merge(noise.get(name, found[name])) for name in names}
-            if optimization == "disabled":
-                plain = other
+            if run.plain is not None:
+                plain = run.plain
                 self._note_own_difference(found)
             judged = [_judged(name, differences[name], base, noise[name]) for name in names]
-            if not any(output.complaint for output in judged):
+            if not (always_measure or any(output.complaint for output in judged)):
                 break
         if any(output.complaint for output in judged):
             return judged
@@ -98,20 +103,6 @@ class Judge:
         self._note_wide_tolerances(judged)
         return judged
 
-    def _other_runs(self, first: Trials) -> Iterator[tuple[Optimization, Trials]]:
-        """The original computed in other ways."""
-        ways: tuple[tuple[Optimization, dict[str, int], Sequence[InputSet]], ...] = (
-            ("disabled", {}, first.sets),
-            (self._optimization, {"threads": 1}, first.sets),
-            (self._optimization, {"threads": 1}, _shaken_sets(first.sets)),
-        )
-        for optimization, settings, sets in ways:
-            try:
-                session = self._open(self._original, optimization, **settings)
-                yield optimization, run_sets(session, sets)
-            except CannotRunError:
-                continue  # some models load at one level only
-
     def _judged_without_kernels(
         self, judged: list[OutputParity], plain: Trials
     ) -> list[OutputParity]:
@@ -119,7 +110,7 @@ class Judge:
         names = [output.name for output in judged]
         try:
             result = run_sets(self._open(self._optimized, "disabled"), plain.sets)
-            shaken = run_sets(self._open(self._original, "disabled"), _shaken_sets(plain.sets))
+            shaken = run_sets(self._open(self._original, "disabled"), shaken_sets(plain.sets))
         except CannotRunError:
             return judged
         differences = differences_of(plain, result, names)
@@ -151,16 +142,6 @@ class Judge:
         ]
 
 
-def differences_of(reference: Trials, other: Trials, names: Sequence[str]) -> dict[str, Difference]:
-    """The worst difference of each output over all runs."""
-    found: dict[str, Difference] = {}
-    for one, two in zip(reference.outputs, other.outputs, strict=True):
-        for name in names:
-            difference = compare(one[name], two[name])
-            found[name] = found[name].merge(difference) if name in found else difference
-    return found
-
-
 def _judged(
     name: str, difference: Difference, base: Tolerance, noise: Difference | None
 ) -> OutputParity:
@@ -171,22 +152,8 @@ def _judged(
     return OutputParity(name, difference, tolerance, noise, complaint)
 
 
-def _first_runs(trials: Trials) -> Trials:
+def first_runs(trials: Trials) -> Trials:
     """The runs to repeat."""
     if trials.seconds <= _LONG_SECONDS:
         return trials
     return dataclasses.replace(trials, sets=trials.sets[:1], outputs=trials.outputs[:1])
-
-
-def _shaken_sets(sets: Sequence[InputSet]) -> list[InputSet]:
-    return [dataclasses.replace(one, feeds=_shaken(one.feeds)) for one in sets]
-
-
-def _shaken(feeds: Feeds) -> dict[str, Any]:
-    rng = np.random.default_rng(0)
-    shaken = dict(feeds)
-    for name, array in feeds.items():
-        if isinstance(array, np.ndarray) and array.dtype in (np.float32, np.float64):
-            factor = 1 + _SHAKE * rng.choice([-1.0, 1.0], size=array.shape)
-            shaken[name] = (array * factor).astype(array.dtype)
-    return shaken

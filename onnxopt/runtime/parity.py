@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from onnxopt.graph.loading import load_model
 from onnxopt.runtime.declarations import interface_complaints, shape_complaints
 from onnxopt.runtime.inputs import InputPlan, InputSet, plan_inputs
 from onnxopt.runtime.judging import Judge
+from onnxopt.runtime.noise import NoiseRuns
 from onnxopt.runtime.parity_result import OutputParity, ParityResult, Status
 from onnxopt.runtime.randomness import random_outputs
 from onnxopt.runtime.session import (
     CPU,
     CannotRunError,
+    Declared,
     ModelSource,
     Optimization,
     Session,
@@ -28,7 +30,7 @@ from onnxopt.runtime.session import (
 )
 from onnxopt.runtime.trials import Trials, run_plan, run_sets
 
-__all__ = ["OutputParity", "ParityResult", "Status", "check_parity"]
+__all__ = ["OutputParity", "ParityCheck", "ParityResult", "Status", "check_parity"]
 
 
 def check_parity(
@@ -56,47 +58,85 @@ def check_parity(
     Raises:
         MissingDependencyError: ONNX Runtime is not installed.
     """
-    start = time.perf_counter()
-    settings: dict[str, Any] = {
-        "threads": threads,
-        "providers": providers,
-        # Several sessions take turns, and nothing is timed here.
-        "spinning": False,
-        # A wrong shape between two nodes is no fault of the results.
-        "reuse_memory": False,
-    }
-    check = _Check(original, optimized, optimization, settings)
-    result = check.run(input_sets)
-    return dataclasses.replace(result, seconds=time.perf_counter() - start)
+    check = ParityCheck(
+        original,
+        input_sets=input_sets,
+        optimization=optimization,
+        threads=threads,
+        providers=providers,
+    )
+    return check.check(optimized)
 
 
-class _Check:
-    """One parity check."""
+@dataclasses.dataclass(frozen=True)
+class _Reference:
+    """What the original computed and declares.
+
+    Attributes:
+        trials: Its runs.
+        inputs: Its declared inputs.
+        outputs: Its declared outputs.
+        odd_shapes: Where its results contradict its own declarations.
+    """
+
+    trials: Trials
+    inputs: tuple[Declared, ...]
+    outputs: tuple[Declared, ...]
+    odd_shapes: tuple[str, ...]
+
+
+class ParityCheck:
+    """Checks one or more models against one original, which is run and measured only once.
+
+    The arguments are those of `check_parity`.
+    """
 
     def __init__(
         self,
         original: ModelSource,
-        optimized: ModelSource,
-        optimization: Optimization,
-        settings: Mapping[str, Any],
+        *,
+        input_sets: InputPlan | Sequence[InputSet] | None = None,
+        optimization: Optimization = "all",
+        threads: int | None = None,
+        providers: Sequence[str] = CPU,
     ) -> None:
-        self.original = original
-        self.optimized = optimized
-        self.optimization = optimization
-        self.settings = settings
-        self.graph = _as_graph(original)
+        self._original = original
+        self._input_sets = input_sets
+        self._optimization: Optimization = optimization
+        self._settings: dict[str, Any] = {
+            "threads": threads,
+            "providers": providers,
+            # Several sessions take turns, and nothing is timed here.
+            "spinning": False,
+            # A wrong shape between two nodes is no fault of the results.
+            "reuse_memory": False,
+        }
+        self._graph = _as_graph(original)
+        self._random = {} if self._graph is None else random_outputs(self._graph)
+        self._noise = NoiseRuns(original, self._open, optimization)
+        self._known: _Reference | None = None
+        self._refusal = ""
 
-    def run(self, input_sets: InputPlan | Sequence[InputSet] | None) -> ParityResult:
-        random = {} if self.graph is None else random_outputs(self.graph)
-        if self.graph is not None and len(random) == len(self.graph.graph.outputs) > 0:
+    def check(self, optimized: ModelSource) -> ParityResult:
+        """Whether `optimized` computes what the original computes.
+
+        Raises:
+            MissingDependencyError: ONNX Runtime is not installed.
+        """
+        start = time.perf_counter()
+        result = self._check(optimized)
+        return dataclasses.replace(result, seconds=time.perf_counter() - start)
+
+    def _check(self, optimized: ModelSource) -> ParityResult:
+        random = self._random
+        if self._graph is not None and len(random) == len(self._graph.graph.outputs) > 0:
             return ParityResult(
                 "not-run", (f"not comparable: {next(iter(random.values()))} is random",)
             )
-        try:
-            session = self._open(self.original, self.optimization)
-            reference = self._reference(session, input_sets)
-        except CannotRunError as error:
-            return ParityResult("not-run", (f"the original does not run: {error.reason}",))
+        known = self._reference()
+        if known is None:
+            return ParityResult("not-run", (f"the original does not run: {self._refusal}",))
+        reference = known.trials
         notes = [
             *reference.notes,
             *(f"{o}: not comparable, {r} is random" for o, r in random.items()),
@@ -107,21 +147,18 @@ class _Check:
             notes=tuple(notes),
             feeds=reference.sets[0].feeds,
         )
-        interface = session.inputs, session.outputs
-        odd_shapes = shape_complaints(session, reference)
-        del session  # its weights, before those of the optimized model come in
         try:
-            session = self._open(self.optimized, self.optimization)
-            complaints = interface_complaints(*interface, session)
+            session = self._open(optimized, self._optimization)
+            complaints = interface_complaints(known.inputs, known.outputs, session)
             if complaints:
                 return dataclasses.replace(described, reasons=tuple(complaints))
             result = run_sets(session, reference.sets)
         except CannotRunError as error:
             reason = f"the optimized model does not run: {error.reason}"
             return dataclasses.replace(described, reasons=(reason,))
-        complaints = [c for c in shape_complaints(session, result) if c not in odd_shapes]
+        complaints = [c for c in shape_complaints(session, result) if c not in known.odd_shapes]
         del session
-        judge = Judge(self.original, self.optimized, self.graph, self._open, self.optimization)
+        judge = Judge(self._original, optimized, self._graph, self._open, self._noise)
         outputs = judge.outputs(reference, result, skipped=random)
         described = dataclasses.replace(described, notes=(*described.notes, *judge.notes))
         failed = sorted((o for o in outputs if o.complaint), key=_excess, reverse=True)
@@ -133,21 +170,41 @@ class _Check:
             outputs=tuple(outputs),
         )
 
-    def _reference(
-        self, session: Session, input_sets: InputPlan | Sequence[InputSet] | None
-    ) -> Trials:
+    @property
+    def sets(self) -> tuple[InputSet, ...]:
+        """The inputs that the original runs on; empty before the first check."""
+        return () if self._known is None else self._known.trials.sets
+
+    def _reference(self) -> _Reference | None:
+        if self._known is None and not self._refusal:
+            try:
+                self._known = self._run_original()
+            except CannotRunError as error:
+                self._refusal = error.reason
+        return self._known
+
+    def _run_original(self) -> _Reference:
+        # Its session goes, and its weights with it, before those of the optimized model come in.
+        session = self._open(self._original, self._optimization)
+        trials = self._trials(session)
+        return _Reference(
+            trials, session.inputs, session.outputs, tuple(shape_complaints(session, trials))
+        )
+
+    def _trials(self, session: Session) -> Trials:
+        input_sets = self._input_sets
         if input_sets is None:
-            if self.graph is None:
+            if self._graph is None:
                 raise CannotRunError(
                     "its graph cannot be read, so that its inputs have to be given"
                 )
-            input_sets = plan_inputs(self.graph)
+            input_sets = plan_inputs(self._graph)
         if isinstance(input_sets, InputPlan):
             return run_plan(session, input_sets)
         return run_sets(session, input_sets)
 
     def _open(self, model: ModelSource, optimization: Optimization, **changed: Any) -> Session:
-        return open_session(model, optimization=optimization, **{**self.settings, **changed})
+        return open_session(model, optimization=optimization, **{**self._settings, **changed})
 
 
 def _excess(output: OutputParity) -> float:

@@ -74,6 +74,7 @@ class Session:
         native: The `onnxruntime.InferenceSession`.
         inputs: Declared inputs that have to be fed.
         outputs: Declared outputs.
+        needs_ort_values: True if some type is one that NumPy lacks, as bfloat16.
     """
 
     def __init__(self, native: ort.InferenceSession, weights: Sequence[Any] = ()) -> None:
@@ -81,7 +82,9 @@ class Session:
         self.inputs = _declared(native.get_inputs())
         self.outputs = _declared(native.get_outputs())
         self._weights = weights  # memory that ONNX Runtime may still read
-        self._foreign = any(value.type in _FOREIGN for value in (*self.inputs, *self.outputs))
+        self.needs_ort_values = any(
+            value.type in _FOREIGN for value in (*self.inputs, *self.outputs)
+        )
 
     def run(self, feeds: Feeds) -> dict[str, Any]:
         """Runs the model once.
@@ -102,7 +105,11 @@ class Session:
         if missing:
             raise CannotRunError(f"input {missing[0]!r} is not fed")
         try:
-            results = self._run_foreign(chosen) if self._foreign else self.native.run(None, chosen)
+            results = (
+                self._run_foreign(chosen)
+                if self.needs_ort_values
+                else self.native.run(None, chosen)
+            )
         except _runtime_errors() as error:
             raise CannotRunError(one_line(error)) from error
         return {value.name: result for value, result in zip(self.outputs, results, strict=True)}
@@ -121,6 +128,9 @@ def open_session(
     disabled_optimizers: Sequence[str] = (),
     spinning: bool = True,
     reuse_memory: bool = True,
+    prepacking: bool = True,
+    config: Mapping[str, str] | None = None,
+    profile_prefix: str | None = None,
 ) -> Session:
     """Loads a model in ONNX Runtime.
 
@@ -136,23 +146,32 @@ def open_session(
         spinning: Let idle threads spin, which is fast and keeps cores busy between runs.
         reuse_memory: Plan which values share memory by their declared shapes; a model that declares
             wrong ones runs only without.
+        prepacking: Keep a second copy of weights in the layout that the kernels want.
+        config: More entries of ONNX Runtime's session configuration.
+        profile_prefix: Record the time of every node; the file's name begins with this.
 
     Raises:
         MissingDependencyError: ONNX Runtime is not installed.
         CannotRunError: ONNX Runtime refuses the model.
     """
-    runtime = _onnxruntime()
+    runtime = load_runtime()
     options = runtime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     options.graph_optimization_level = getattr(
-        runtime.GraphOptimizationLevel,
-        "ORT_DISABLE_ALL" if optimization == "disabled" else f"ORT_ENABLE_{optimization.upper()}",
+        runtime.GraphOptimizationLevel, level_name(optimization)
     )
     if threads is not None:
         options.intra_op_num_threads = threads
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_mem_reuse = reuse_memory
+    if not prepacking:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    for key, value in (config or {}).items():
+        options.add_session_config_entry(key, value)
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile_prefix
     source: str | bytes
     weights: list[Any] = []
     try:
@@ -177,6 +196,11 @@ def open_session(
     return Session(native, weights)
 
 
+def level_name(optimization: Optimization) -> str:
+    """ONNX Runtime's name of an optimization level."""
+    return "ORT_DISABLE_ALL" if optimization == "disabled" else f"ORT_ENABLE_{optimization.upper()}"
+
+
 def one_line(error: BaseException) -> str:
     """ONNX Runtime's message as one line, without its source paths and error codes."""
     text = " ".join(_NOISE.sub("", " ".join(str(error).split())).split())
@@ -185,7 +209,12 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."
 
 
-def _onnxruntime() -> Any:
+def load_runtime() -> Any:
+    """Imports ONNX Runtime.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -213,7 +242,7 @@ def _declared(values: Sequence[Any]) -> tuple[Declared, ...]:
 
 
 def _as_ort_value(array: Any) -> Any:
-    runtime = _onnxruntime()
+    runtime = load_runtime()
     array = np.ascontiguousarray(array)
     dtype = ir.DataType.from_numpy(array.dtype)
     if array.dtype.kind == "V":

@@ -41,10 +41,13 @@ def serialize_skeleton(model: ir.Model) -> tuple[bytes, Weights]:
         SaveError: The model cannot be serialized.
     """
     parts = split_model(model)
+    unused = _unused(model)
     weights: Weights = {}
     fields = [parts.graph]
     for record in parts.records:
         tensor = record.tensor
+        if record.proto.name in unused:
+            continue
         if tensor is None:
             fields.append(record.head())
         elif record.nbytes < _SMALLEST_BYTES or tensor.dtype not in _SHARED_TYPES:
@@ -55,6 +58,15 @@ def serialize_skeleton(model: ir.Model) -> tuple[bytes, Weights]:
             fields.append(_placeholder(record))
     length = sum(map(len, fields))
     return b"".join([parts.head, length_delimited(MODEL_GRAPH, length), *fields]), weights
+
+
+def _unused(model: ir.Model) -> set[str]:
+    """Names of initializers that ONNX Runtime drops, and then misses when they are handed over."""
+    return {
+        name
+        for name, value in model.graph.initializers.items()
+        if not value.uses() and not value.is_graph_output() and not value.is_graph_input()
+    }
 
 
 def _shared(tensor: ir.TensorProtocol) -> tuple[NDArray[Any], int]:

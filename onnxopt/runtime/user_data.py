@@ -1,11 +1,13 @@
-"""The user's own inputs: arrays by input name, .npz files, or several of these."""
+"""The user's own inputs: arrays by name, files, folders of files, or a function that yields them.
+
+Files are read when a run needs them and not kept, so that thousands of samples cost no memory.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxopt.core.errors import InvalidInputError
+from onnxopt.runtime.user_files import read_files
+from onnxopt.runtime.user_functions import call_data_function, find_function, names_function
+
+# To these NaN means a missing value.
+_TAKE_NAN = frozenset({"Imputer", "IsNaN", "TreeEnsembleClassifier", "TreeEnsembleRegressor"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,39 +36,63 @@ class UserData:
     source: str
 
 
+class _Fitted(Mapping[str, Any]):
+    """Arrays that are read and brought to the type of their inputs when asked for."""
+
+    def __init__(
+        self, data: Mapping[str, Any], inputs: Mapping[str, ir.Value], source: str
+    ) -> None:
+        self._data, self._inputs, self._source = data, inputs, source
+
+    def __getitem__(self, name: str) -> Any:
+        return _fit(self._data[name], self._inputs[name], self._source)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._data)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+
 def read_user_data(data: Any, inputs: Mapping[str, ir.Value]) -> tuple[UserData, ...]:
     """Reads and checks the user's data; empty for None.
 
     Args:
-        data: None, input name to array, the path of a .npz file, or a sequence of these.
+        data: None; input name to array; the path of a .npz file or of a folder of .npz or .npy
+            files; "module:function" or "file.py:function", or a function itself, that returns or
+            yields arrays by name; or a sequence of these.
         inputs: The model's inputs by name.
 
     Raises:
-        InvalidInputError: A file cannot be read, or an array fits no input.
+        InvalidInputError: A file cannot be read, a function cannot be found or fails, or an array
+            fits no input.
     """
     if data is None:
         return ()
     if isinstance(data, Mapping):
         return (_checked(data, inputs, "given data"),)
     if isinstance(data, (str, os.PathLike)):
-        path = Path(data)
-        return (_checked(_read_npz(path), inputs, path.name),)
+        text = os.fspath(data)
+        if names_function(text):
+            return _from_function(find_function(text), inputs, text)
+        return tuple(_checked(arrays, inputs, source) for source, arrays in read_files(Path(text)))
+    if callable(data):
+        return _from_function(data, inputs, getattr(data, "__name__", "the function"))
     if isinstance(data, Sequence):
         return tuple(item for one in data for item in read_user_data(one, inputs))
     raise InvalidInputError(
-        f"inputs are arrays by name or the path of a .npz file, not {type(data).__name__}"
+        "inputs are arrays by name, a .npz file, a folder or a function that yields arrays by "
+        f"name, not {type(data).__name__}"
     )
 
 
-def _read_npz(path: Path) -> dict[str, Any]:
-    try:
-        # Pickles can run code.
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise InvalidInputError(f"{path}: a .npz file with one array per input is needed")
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InvalidInputError(f"{path}: cannot read the arrays: {error}") from error
+def _from_function(
+    function: Callable[[], Any], inputs: Mapping[str, ir.Value], source: str
+) -> tuple[UserData, ...]:
+    return tuple(
+        _checked(arrays, inputs, f"{source} #{index}")
+        for index, arrays in enumerate(call_data_function(function, source))
+    )
 
 
 def _checked(data: Mapping[str, Any], inputs: Mapping[str, ir.Value], source: str) -> UserData:
@@ -70,13 +101,19 @@ def _checked(data: Mapping[str, Any], inputs: Mapping[str, ir.Value], source: st
         raise InvalidInputError(
             f"{source}: no input is named {unknown[0]!r}; the inputs are {', '.join(inputs)}"
         )
-    return UserData({name: _fit(array, inputs[name]) for name, array in data.items()}, source)
+    fitted = _Fitted(data, inputs, source)
+    for name in fitted:
+        fitted[name]  # every array is looked at once before anything runs
+    return UserData(fitted, source)
 
 
-def _fit(array: Any, value: ir.Value) -> Any:
+def _fit(array: Any, value: ir.Value, source: str) -> Any:
     if not isinstance(value.type, ir.TensorType) or value.dtype is None:
         return array  # a sequence or an optional: ONNX Runtime judges it
-    array = np.asarray(array)
+    try:
+        array = np.asarray(array)
+    except ValueError as error:
+        raise InvalidInputError(f"{source}: input {value.name!r} is no array: {error}") from error
     if value.dtype == ir.DataType.STRING:
         return array.astype(object)
     wanted = value.dtype.numpy()
@@ -92,6 +129,7 @@ def _fit(array: Any, value: ir.Value) -> Any:
             )
         array = array.astype(wanted)
     _check_shape(array, value)
+    _check_numbers(array, value, source)
     return array
 
 
@@ -106,4 +144,16 @@ def _check_shape(array: NDArray[Any], value: ir.Value) -> None:
     if not fits:
         raise InvalidInputError(
             f"input {value.name!r} has the shape {shape}, the data for it {list(array.shape)}"
+        )
+
+
+def _check_numbers(array: NDArray[Any], value: ir.Value, source: str) -> None:
+    """Everything is at parity with NaN, so that nothing would be shown."""
+    if array.dtype.kind != "f" or not np.isnan(array).any():
+        return
+    if not any(node.op_type in _TAKE_NAN for node, _ in value.uses()):
+        count = int(np.isnan(array).sum())
+        raise InvalidInputError(
+            f"{source}: the data for input {value.name!r} holds {count} NaN; leave these samples "
+            "out or fill the values in"
         )

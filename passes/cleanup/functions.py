@@ -43,6 +43,7 @@ class InlineFunctions(Pass):
     """
 
     name: ClassVar[str] = "inline-functions"
+    claims_speed: ClassVar[bool] = False
     keep: tuple[str, ...] = ()
 
     def call(self, model: ir.Model) -> PassResult:

@@ -38,6 +38,7 @@ class RemoveInitializersFromInputs(Pass):
     """
 
     name: ClassVar[str] = "remove-initializers-from-inputs"
+    claims_speed: ClassVar[bool] = False
     keep: tuple[str, ...] = ()
 
     def call(self, model: ir.Model) -> PassResult:

@@ -38,6 +38,7 @@ class DeduplicateInitializers(Pass):
     """Stores weights that are equal bit by bit only once."""
 
     name: ClassVar[str] = "deduplicate-initializers"
+    claims_speed: ClassVar[bool] = False
 
     def call(self, model: ir.Model) -> PassResult:
         """Compares all initializers of the main graph and its subgraphs."""

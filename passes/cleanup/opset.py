@@ -35,6 +35,7 @@ class ConvertOpset(Pass):
     """
 
     name: ClassVar[str] = "convert-opset"
+    claims_speed: ClassVar[bool] = False
 
     version: int = 21
 

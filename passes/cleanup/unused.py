@@ -46,6 +46,7 @@ class RemoveUnused(Pass):
     """Removes nodes, outputs, initializers, functions and opset imports that nothing uses."""
 
     name: ClassVar[str] = "remove-unused"
+    claims_speed: ClassVar[bool] = False
 
     def call(self, model: ir.Model) -> PassResult:
         """Sweeps until nothing more is unused, in time linear in the nodes."""
@@ -66,7 +67,7 @@ def _sweep(graph: ir.Graph, rewrites: Counter[str]) -> None:
         nodes = list(all_nodes(graph))
         dead = [node for node in nodes if node.outputs and is_dead(node)]
         removed, _ = remove_dead(dead)
-        rewrites["unused-node"] += removed
+        rewrites["unused-node"] += len(removed)
         # Branches compute values for the outputs dropped here, so those nodes may be dead now.
         dropped = False
         for node in nodes:

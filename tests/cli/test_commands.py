@@ -21,6 +21,7 @@ import onnxopt.passes
 from onnxopt.cli.group import COMMANDS, cli
 from onnxopt.core.errors import OnnxOptError, ParityError
 from onnxopt.core.passes import Pass, PassResult
+from onnxopt.runtime.parity import ParityCheck, ParityResult
 
 MODEL = """
 <ir_version: 10, opset_import: ["" : 18]>
@@ -117,6 +118,9 @@ def test_passes_explains_when_named(run: Run) -> None:
         (["--input-shape", "x=1,5"], "fixed to"),
         (["--input-shape", "x"], "write NAME=D,D"),
         (["--opset", "12"], "can only be raised"),
+        (["--target", "tpu"], "cpu or cuda"),
+        (["--target", "cpu:isa=avx3"], "did you mean avx2"),
+        (["--target", "cpu:threads=0"], "threads is a whole number"),
         (["--opset", "999"], "knows opsets up to"),
     ],
 )
@@ -137,9 +141,8 @@ def test_one_line_says_what_is_wrong_when_an_option_is_bad(
     assert [path.name for path in model.parent.iterdir()] == ["model.onnx"]
 
 
-def test_exit_code_is_three_and_nothing_is_written_when_parity_fails(
-    model: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def broken_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """A planted pass that breaks the model."""
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,12 +152,38 @@ def test_exit_code_is_three_and_nothing_is_written_when_parity_fails(
         name: ClassVar[str] = "break"
 
         def call(self, model: ir.Model) -> PassResult:
-            relu = next(node for node in model.graph if node.op_type == "Relu")
-            relu.op_type = "Neg"
-            return PassResult(model, Counter(broken=1))
+            relus = [n for n in model.graph if n.op_type == "Relu" and not n.domain]
+            for node in relus:
+                node.op_type = "Neg"
+            return PassResult(model, Counter(broken=len(relus)))
 
-    monkeypatch.setattr(onnxopt.passes, "PASSES", (Break,))
-    result = run("optimize", model, "--passes", "break")
+    monkeypatch.setattr(onnxopt.passes, "PASSES", (*onnxopt.passes.PASSES, Break))
+
+
+@pytest.mark.usefixtures("broken_pass")
+@pytest.mark.parametrize("guard", ["parity", "full"])
+def test_wrong_pass_is_undone_and_the_rest_is_written(model: Path, run: Run, guard: str) -> None:
+    passes = "remove-identities,break"
+    result = run("optimize", model, "--passes", passes, "--guard", guard, "--guard-budget", 30)
+    assert result.exit_code == 0, result.output
+    assert "undone: pass break at node" in result.stdout
+    assert "output 'y'" in result.stdout
+    optimized = ir.load(model.with_name("model.opt.onnx"))
+    assert [node.op_type for node in optimized.graph] == ["Constant", "Mul", "Relu"]
+
+
+@pytest.mark.usefixtures("broken_pass")
+def test_wrong_pass_stays_when_the_guard_is_off(model: Path, run: Run) -> None:
+    assert run("optimize", model, "--passes", "break", "--guard", "off").exit_code == 0
+    assert "Neg" in [n.op_type for n in ir.load(model.with_name("model.opt.onnx")).graph]
+
+
+def test_exit_code_is_three_and_nothing_is_written_when_parity_cannot_be_restored(
+    model: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = ParityResult("failed", ("output 'y': wrong",))
+    monkeypatch.setattr(ParityCheck, "check", lambda self, model: failed)
+    result = run("optimize", model)
     assert isinstance(result.exception, ParityError)
     assert result.exception.exit_code == 3
     assert "'y'" in str(result.exception)

@@ -260,8 +260,8 @@ def test_types_of_less_than_a_byte_are_refused():
         synthesize(model(text))
 
 
-@pytest.mark.parametrize("kind", ["seq(float[N])", "optional(float[N])"])
-def test_sequences_and_optionals_are_refused_by_name(kind):
+@pytest.mark.parametrize("kind", ["seq(float)", "optional(seq(float[N]))"])
+def test_sequences_and_optionals_of_unknown_items_are_refused_by_name(kind):
     text = f"g ({kind} things) => ({kind} y) {{ y = Identity(things) }}"
     with pytest.raises(CannotRunError, match="input 'things' is"):
         synthesize(model(text))
@@ -315,3 +315,14 @@ def test_pickled_data_is_never_loaded(tmp_path):
         plan_inputs(model(text), path)
     with pytest.raises(InvalidInputError, match="cannot read"):
         plan_inputs(model(text), tmp_path / "missing.npz")
+
+
+def test_sequences_of_tensors_and_optional_tensors_are_made_up():
+    first, second = feeds(
+        "g (seq(float[N, 4]) x) => (seq(float[N, 4]) y) { y = Identity(x) }", "x"
+    )[:2]
+    assert [len(first), len(second)] == [2, 3]
+    assert second[0].shape == (2, 4)
+    assert not np.array_equal(first[0], first[1])
+    text = "g (optional(float[N, 4]) x) => (float[N, 4] y) { y = OptionalGetElement(x) }"
+    assert feeds(text, "x")[1].shape == (2, 4)

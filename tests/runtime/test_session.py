@@ -123,3 +123,12 @@ def test_importing_the_package_loads_no_runtime():
         "sys.exit('onnxruntime' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_weight_that_nothing_uses_is_left_out(linear):
+    model = ir.from_proto(linear[0])
+    array = np.zeros((64, 64), np.float32)
+    model.graph.register_initializer(ir.val("spare", const_value=ir.tensor(array, name="spare")))
+    result = open_session(model).run({"x": np.ones((2, 64), np.float32)})
+    assert result["y"].shape == (2, 48)
+    assert "spare" in model.graph.initializers

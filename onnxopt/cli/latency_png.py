@@ -1,0 +1,57 @@
+"""Draws a benchmark with matplotlib."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxopt.core.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from onnxopt.runtime.benchmark_result import BenchmarkResult
+
+
+def draw_png(result: BenchmarkResult, path: Path) -> None:
+    """Writes a .png with the latencies, and below them the ratios.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError(
+            "a .png needs matplotlib: pip install onnxopt[plot], or write a .html"
+        ) from error
+    names = [model.name for model in result.models]
+    ratios = [(model.name, model.ratio) for model in result.models if model.ratio is not None]
+    count = 2 if ratios else 1
+    figure = Figure(figsize=(9, count * (1.4 + 0.4 * len(names))), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(count, 1, squeeze=False)[:, 0]
+    panels[0].boxplot(
+        [model.seconds * 1e3 for model in result.models],
+        orientation="horizontal",
+        tick_labels=names,
+        whis=(1, 99),
+        showfliers=False,
+    )
+    panels[0].invert_yaxis()
+    # One slow run of a hundred is often ten times as slow.
+    panels[0].set_xscale("log")
+    panels[0].set_xlabel("milliseconds (box: quartiles, whiskers: p1 to p99)")
+    panels[0].set_title(result.inputs)
+    for row, (_, ratio) in enumerate(ratios):
+        spread = [[ratio.median - ratio.low], [ratio.high - ratio.median]]
+        panels[1].errorbar([ratio.median], [row], xerr=spread, fmt="o", capsize=4)
+        panels[1].annotate(
+            ratio.verdict, (ratio.median, row), xytext=(0, 8), textcoords="offset points",
+            ha="center",
+        )  # fmt: skip
+    if ratios:
+        panels[1].axvline(1.0, color="#999", linewidth=1)
+        panels[1].set_yticks(range(len(ratios)), [name for name, _ in ratios])
+        panels[1].set_ylim(len(ratios) - 0.5, -0.7)
+        panels[1].set_xlabel(f"times as fast as {names[0]} (95 % interval)")
+    figure.savefig(path, dpi=120)

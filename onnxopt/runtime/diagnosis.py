@@ -1,0 +1,183 @@
+"""Finds the nodes at which one model starts to differ from another, for any rewrite.
+
+1. The outputs are compared on several inputs; within the original's own noise there is nothing to
+   find. Of the inputs the one with the largest difference is kept.
+2. Values are paired over both graphs. If they do not fit into memory together, a few spread over
+   the graph are compared first, and the search goes on above the first one that differs.
+3. Of what is left, every part of the second model between paired values runs on the original's
+   values: what differs then is its own error and not inherited.
+4. The parts with an error of their own are explained by their nodes, weights and numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxopt.core.errors import InvalidInputError
+from onnxopt.graph.loading import load_model
+from onnxopt.runtime.dissecting import Dissection
+from onnxopt.runtime.finding import Diagnosis
+from onnxopt.runtime.inputs import InputSet, plan_inputs
+from onnxopt.runtime.judging import Judge
+from onnxopt.runtime.noise import NoiseRuns, differences_of
+from onnxopt.runtime.parity_result import OutputParity
+from onnxopt.runtime.probing import as_declared
+from onnxopt.runtime.randomness import random_outputs
+from onnxopt.runtime.replay import excess
+from onnxopt.runtime.session import CannotRunError, ModelSource, Optimization, Session, open_session
+from onnxopt.runtime.trials import Trials, run_plan
+
+DEFAULT_MEMORY = 256 << 20
+
+
+def diagnose(
+    original: str | os.PathLike[str] | ir.Model,
+    rewritten: str | os.PathLike[str] | ir.Model,
+    *,
+    inputs: Any = None,
+    memory: int = DEFAULT_MEMORY,
+    everything: bool = False,
+) -> Diagnosis:
+    """Says where `rewritten` starts to differ from `original`.
+
+    Args:
+        original: The reference.
+        rewritten: What became of it, by any tool.
+        inputs: Data to run on, by input name or as the path of a .npz file; synthesized by default.
+        memory: Bytes for intermediate values at a time, beside the models.
+        everything: Look at every value, also where looking at a few is enough.
+
+    Raises:
+        InvalidInputError: One of them does not run, or their inputs or outputs have other names.
+        OnnxOptError: A model cannot be read.
+    """
+    start = time.perf_counter()
+    models = [_loaded(model) for model in (original, rewritten)]
+    sources = [_source(model) for model in (original, rewritten)]
+    verdict = _Verdict(sources, models, inputs)
+    found = Diagnosis(
+        "different" if verdict.reason else "same",
+        verdict.reason or verdict.summary,
+        tuple(verdict.outputs),
+        inputs=verdict.worst.description,
+        notes=tuple(verdict.notes),
+    )
+    if verdict.reason or everything:
+        dissection = Dissection(models[0], models[1], verdict.worst.feeds, memory, everything)
+        found = dissection.run(found)
+    return dataclasses.replace(found, seconds=time.perf_counter() - start)
+
+
+class _Verdict:
+    """Whether the outputs differ, and on which inputs most.
+
+    Attributes:
+        outputs: Figures of each.
+        reason: The worst of them in words; empty if all are within the noise.
+        summary: What to say if they are.
+        worst: The inputs with the largest difference.
+        notes: What was found out on the way.
+    """
+
+    def __init__(self, sources: list[ModelSource], models: list[ir.Model], inputs: Any) -> None:
+        plan = plan_inputs(models[0], inputs)
+        random = random_outputs(models[0])
+        session = _open_first(sources[0], "the first model")
+        interface = session.inputs, session.outputs
+        try:
+            reference = run_plan(session, plan)
+        except CannotRunError as error:
+            raise InvalidInputError(
+                f"the first model does not run {error.reason}; give data with --inputs"
+            ) from error
+        del session
+        session = _open_first(sources[1], "the second model")
+        for what, one, other in zip(
+            ("inputs", "outputs"), interface, (session.inputs, session.outputs), strict=True
+        ):
+            names, new_names = [v.name for v in one], [v.name for v in other]
+            if set(names) != set(new_names):
+                raise InvalidInputError(
+                    f"the models have different {what}: {names} and {new_names}; "
+                    "diagnose compares models with the same interface"
+                )
+        result = _run_cast(session, reference)
+        del session
+        noise = NoiseRuns(sources[0], _open, "all")
+        judge = Judge(sources[0], sources[1], models[0], _open, noise)
+        self.outputs: list[OutputParity] = judge.outputs(reference, result, skipped=random)
+        self.notes = [*reference.notes, *judge.notes]
+        failed = sorted(
+            (o for o in self.outputs if o.complaint),
+            key=lambda o: excess(o.difference, o.tolerance),
+            reverse=True,
+        )
+        self.reason = f"output {failed[0].name!r}: {failed[0].complaint}" if failed else ""
+        self.summary = f"{len(self.outputs)} outputs agree on {len(reference.sets)} input sets"
+        self.worst = _worst(reference, result, [o.name for o in failed or self.outputs])
+
+
+def _worst(reference: Trials, result: Trials, names: list[str]) -> InputSet:
+    def badness(index: int) -> float:
+        one, other = (
+            dataclasses.replace(t, sets=t.sets[:1], outputs=t.outputs[index : index + 1])
+            for t in (reference, result)
+        )
+        found = differences_of(one, other, names).values()
+        return max((float("inf") if d.broken else d.rms + d.mismatches for d in found), default=0.0)
+
+    return reference.sets[max(range(len(reference.sets)), key=badness)]
+
+
+def _run_cast(session: Session, reference: Trials) -> Trials:
+    """Runs the second model on the first one's inputs; its floats may be of another width."""
+    outputs = []
+    for one, expected in zip(reference.sets, reference.outputs, strict=True):
+        try:
+            results = session.run(as_declared(session, one.feeds))
+        except CannotRunError as error:
+            raise InvalidInputError(
+                f"the second model does not run at {one.description}: {error.reason}"
+            ) from error
+        outputs.append({name: _like(results[name], expected[name]) for name in expected})
+    return Trials(reference.sets, tuple(outputs))
+
+
+def _like(result: Any, expected: Any) -> Any:
+    kinds = {getattr(getattr(x, "dtype", None), "kind", "") for x in (result, expected)}
+    if kinds <= set("fV") and result.dtype != expected.dtype:
+        return result.astype(expected.dtype)
+    return result
+
+
+def _open(model: ModelSource, optimization: Optimization, **settings: Any) -> Session:
+    return open_session(
+        model,
+        optimization=optimization,
+        spinning=False,
+        reuse_memory=False,
+        # Packed weights would be another copy of the model.
+        prepacking=False,
+        **settings,
+    )
+
+
+def _open_first(model: ModelSource, what: str) -> Session:
+    try:
+        return _open(model, "all")
+    except CannotRunError as error:
+        raise InvalidInputError(f"{what} does not load: {error.reason}") from error
+
+
+def _loaded(model: str | os.PathLike[str] | ir.Model) -> ir.Model:
+    return model if isinstance(model, ir.Model) else load_model(model)
+
+
+def _source(model: str | os.PathLike[str] | ir.Model) -> ModelSource:
+    return model if isinstance(model, ir.Model) else Path(model)

@@ -1,0 +1,61 @@
+"""Results that wait for those of the other model: in memory up to a limit, then in a file."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_MOST_BYTES_IN_MEMORY = 128 << 20
+
+
+class Spool:
+    """A list of results by name.
+
+    Args:
+        limit: Bytes to keep in memory; arrays beyond it are written to a temporary folder and read
+            when they are asked for.
+    """
+
+    def __init__(self, limit: int = _MOST_BYTES_IN_MEMORY) -> None:
+        self._limit = limit
+        self._bytes = 0
+        self._items: list[dict[str, Any]] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._files = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def append(self, outputs: dict[str, Any]) -> None:
+        """Adds the results of a run."""
+        self._items.append({name: self._kept(array) for name, array in outputs.items()})
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {
+            name: kept.read() if isinstance(kept, _OnDisk) else kept
+            for name, kept in self._items[index].items()
+        }
+
+    def _kept(self, array: Any) -> Any:
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc":
+            return array
+        if self._bytes + array.nbytes <= self._limit:
+            self._bytes += array.nbytes
+            return array
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory()
+        path = Path(self._folder.name) / f"{self._files}.npy"
+        self._files += 1
+        np.save(path, array)
+        return _OnDisk(path)
+
+
+class _OnDisk:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> Any:
+        return np.load(self._path)
