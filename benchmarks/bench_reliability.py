@@ -86,6 +86,9 @@ def main() -> None:
             for name, share in (("copy", 0.0), ("planted 10 %", 0.1)):
                 models = [arguments.model, copy]
                 found[name].append(measure(models, arguments.seconds, share, arguments.batch))
+            if arguments.json:  # after every run: a hundred of them take minutes
+                data = {name: [one.to_dict() for one in ratios] for name, ratios in found.items()}
+                arguments.json.write_text(json.dumps(data, indent=1))
     for name, ratios in found.items():
         medians = np.array([ratio.median for ratio in ratios])
         width = np.mean([ratio.high / ratio.low - 1 for ratio in ratios]) / 2
@@ -93,9 +96,6 @@ def main() -> None:
             f"{name}: {dict(Counter(ratio.verdict for ratio in ratios))}, ratio "
             f"{medians.min():.3f} to {medians.max():.3f}, mean interval +- {width:.1%}"
         )
-    if arguments.json:
-        data = {name: [ratio.to_dict() for ratio in ratios] for name, ratios in found.items()}
-        arguments.json.write_text(json.dumps(data, indent=1))
 
 
 if __name__ == "__main__":

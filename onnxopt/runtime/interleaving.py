@@ -23,7 +23,7 @@ FEWEST_ROUNDS = 3
 # A turn lasts about so long, and is one run if that is longer.
 _TURN_SECONDS = 0.003
 # Longer runs bring their own data into the caches.
-_REFILL_SECONDS = 0.02
+_REFILL_SECONDS = 0.003
 _MOST_RUNS_IN_A_TURN = 50
 
 
