@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import sys
 from types import FrameType
@@ -18,9 +17,6 @@ def main() -> None:
     from onnxopt.core.errors import OnnxOptError
 
     signal.signal(signal.SIGTERM, _terminate)
-    # A graph is hundreds of thousands of small objects that all live until the end: walking them
-    # again and again in search of garbage costs a sixth of the run.
-    gc.set_threshold(200_000, 50, 50)
     try:
         cli.main(prog_name="onnxopt")
     except OnnxOptError as error:

@@ -261,3 +261,21 @@ def test_unused_initializer_is_removed_only_when_folding_made_it_so() -> None:
 def test_options_are_printed_back_when_they_differ_from_the_default() -> None:
     assert str(FoldConstants(max_growth=64)) == "fold-constants{max-growth=64}"
     assert str(FoldConstants()) == "fold-constants"
+
+
+def test_equal_constants_count_once_when_growth_is_limited() -> None:
+    """Eight equal tables of 64 KB where the model may grow by 280 KB in all."""
+    names = [f"t{index}" for index in range(8)]
+    tables = " ".join(
+        f"a{name} = ConstantOfShape <value = float[1] {{2.0}}> (shape) {name} = Exp(a{name})"
+        for name in names
+    )
+    sums = " ".join(f"s{index + 1} = Add(s{index}, {name})" for index, name in enumerate(names))
+    model = parse_model(
+        f"""g (float[N, 128, 128] x) => (float[N, 128, 128] y) {{
+            shape = Constant <value_ints = [128, 128]> () {tables}
+            s0 = Relu(x) {sums} y = Relu(s8)
+        }}"""
+    )
+    FoldConstants(max_growth=70_000)(model)
+    assert op_types(model) == ["Relu", *["Add"] * 8, "Relu"]
