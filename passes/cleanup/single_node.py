@@ -6,11 +6,20 @@ input, depending on the opset; any producer out of a family; a shape that is equ
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import onnx_ir as ir
-from onnxscript.rewriter.pattern import MatchResult, RewriteRule, RewriteRuleClassBase
+from onnxscript.rewriter._basics import MatchContext
+from onnxscript.rewriter._pattern_ir import GraphPattern
+from onnxscript.rewriter.pattern import (
+    MatchingTracer,
+    MatchResult,
+    MatchStatus,
+    RewriteRule,
+    RewriteRuleClassBase,
+)
 
 from onnxopt.graph.values import constant_ints, opset_version
 
@@ -39,12 +48,62 @@ class NodeRule(RewriteRuleClassBase):
     @classmethod
     def rule(cls, *args: Any) -> RewriteRule:
         """The rule, made with the arguments of the constructor."""
-        made: RewriteRule = super().rule(*args)  # type: ignore[no-untyped-call]
-        return made
+        rule = cls(*args)
+        return _OneNodeRule(
+            _one_node(rule.op_type), rule.rewrite, rule.check, name=rule.name, remove_nodes=False
+        )
 
     def pattern(self, op: Any) -> Any:
         """One node, whatever its inputs and attributes are."""
         return getattr(op, self.op_type)(_allow_other_inputs=True, _outputs=["root"])
+
+
+@functools.cache
+def _one_node(op_type: str) -> GraphPattern:
+    """The pattern of `NodeRule`, made once for each op type: rules are made for every run."""
+    pattern = RewriteRule(
+        lambda op: getattr(op, op_type)(_allow_other_inputs=True, _outputs=["root"]), _unused
+    )
+    return pattern._target_pattern
+
+
+def _unused(op: Any) -> None:
+    """Stands where a rule wants its replacement."""
+
+
+class _OneNodeRule(RewriteRule):
+    """A rule whose pattern the driver's index has matched already: only the check is left to run.
+
+    onnxscript's matcher costs four times as much as most checks.
+    """
+
+    def match(
+        self,
+        model: ir.Model,
+        graph_or_function: ir.Graph | ir.Function,
+        node: ir.Node,
+        *,
+        verbose: int | None = None,
+        check_nodes_are_removable: bool = True,
+        tracer: MatchingTracer | None = None,
+    ) -> MatchResult | None:
+        """Binds the node and runs the check."""
+        if node.op_type != self._target_pattern.output_node.op_type or node.domain:
+            return None
+        root = node.outputs[0]
+        match = MatchResult()
+        match.add_node(node)
+        match.bind("root", root)
+        match.outputs.append(root)
+        checked = self._condition_function(
+            MatchContext(model, graph_or_function, node, match), root=root
+        )
+        if checked:
+            return match
+        if tracer is not None:
+            match.fail(getattr(checked, "reason", ""), node)
+            tracer.log(self, graph_or_function, node, match, MatchStatus.CONDITION_FAILED)
+        return None
 
 
 class Bypass(NodeRule):
