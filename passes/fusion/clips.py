@@ -117,7 +117,7 @@ class _Merge(NodeRule):
         if dtype is None:
             return no_match()
         if inner is None:
-            if node.op_type == "Relu" or not _is_relu(merged, version):
+            if node.op_type == "Relu" or not _is_relu(merged):
                 return no_match()
         elif not only_user(outer.x):
             return refuse("the value between has other users", node)
@@ -141,7 +141,7 @@ class _Merge(NodeRule):
         assert dtype is not None
         limits = {"min": clamp.low, "max": clamp.high}
         result: ir.Value
-        if _is_relu(clamp, version):
+        if _is_relu(clamp):
             result = op.Relu(clamp.x)
         elif version < 11:
             result = op.Clip(clamp.x, **{k: v for k, v in limits.items() if np.isfinite(v)})
@@ -159,11 +159,10 @@ class _Merge(NodeRule):
         return result
 
 
-def _is_relu(clamp: Clamp, version: int) -> bool:
+def _is_relu(clamp: Clamp) -> bool:
     dtype = clamp.x.dtype
     if clamp.low != 0 or dtype is None:
         return False
     if dtype.is_integer():
-        largest = np.iinfo(dtype.numpy()).max
-        return version >= 14 and dtype.is_signed() and clamp.high >= largest
+        return False  # ONNX Runtime has no kernel of Relu for most integer types, but one of Clip
     return clamp.high >= float(dtype.max)
