@@ -38,6 +38,14 @@ def refuse(reason: str, node: ir.Node) -> MatchResult:
     return MatchResult().fail(reason, node)
 
 
+def found(**what: Any) -> MatchResult:
+    """A match; `rewrite` gets `what` as keyword arguments, so that no rule has to remember it."""
+    match = MatchResult()
+    for name, value in what.items():
+        match.bind(name, value)
+    return match
+
+
 class NodeRule(RewriteRuleClassBase):
     """Matches every node of one op type; `check` and `rewrite` get its first output as `root`."""
 
@@ -87,7 +95,7 @@ class _OneNodeRule(RewriteRule):
         check_nodes_are_removable: bool = True,
         tracer: MatchingTracer | None = None,
     ) -> MatchResult | None:
-        """Binds the node and runs the check."""
+        """Binds the node, and what the check finds."""
         if node.op_type != self._target_pattern.output_node.op_type or node.domain:
             return None
         root = node.outputs[0]
@@ -99,6 +107,8 @@ class _OneNodeRule(RewriteRule):
             MatchContext(model, graph_or_function, node, match), root=root
         )
         if checked:
+            if isinstance(checked, MatchResult):
+                match.bindings.update(checked.bindings)
             return match
         if tracer is not None:
             match.fail(getattr(checked, "reason", ""), node)
@@ -112,21 +122,18 @@ class Bypass(NodeRule):
     def __init__(self, op_type: str, name: str, source: Source) -> None:
         super().__init__(op_type, name)
         self._source = source
-        self._found: ir.Value | None = None
 
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         """Looks for the value; `rewrite` hands it out."""
         node = context.root
-        found = self._source(node, opset_version(node, context.model))
-        if isinstance(found, str):
-            return refuse(found, node)
-        self._found = found
-        return no_match() if found is None else MatchResult()
+        source = self._source(node, opset_version(node, context.model))
+        if isinstance(source, str):
+            return refuse(source, node)
+        return no_match() if source is None else found(source=source)
 
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value | None:
+    def rewrite(self, op: Any, root: ir.Value, source: ir.Value) -> ir.Value:
         """The value found by `check`."""
-        found, self._found = self._found, None
-        return found
+        return source
 
 
 def bypass_rules(table: Mapping[str, Source]) -> list[RewriteRule]:
