@@ -16,11 +16,14 @@ from onnxopt.core.walking import all_graphs
 from onnxopt.graph.constants import Array, Constants
 from onnxopt.graph.facts import Fact
 
-# Not worth a look at what it replaces.
-_FREE_BYTES = 1024
+# Shapes and axes, which folding is for; less than the node that they replace.
+_FREE_BYTES = 64
 _SPENT = "onnxopt.folding.growth"
-# A longer chain is not searched for initializers that it makes obsolete.
+# A longer chain is not searched for initializers that it makes obsolete. There are many small
+# results, often at the end of one long chain: a long search for each would be quadratic.
 _LONGEST_CHAIN = 4096
+_SMALL_BYTES = 1024
+_LONGEST_SMALL_CHAIN = 16
 
 
 class Growth:
@@ -56,7 +59,8 @@ class Growth:
         size = math.ceil(math.prod(dims) * ir.DataType(fact.dtype).itemsize)
         growth, freed = size, list[ir.Value]()
         if size > _FREE_BYTES:
-            freed = self._replaced(node)
+            longest = _LONGEST_CHAIN if size > _SMALL_BYTES else _LONGEST_SMALL_CHAIN
+            freed = self._replaced(node, longest)
             growth -= sum(_bytes(item) for item in freed)
         if size > _FREE_BYTES and growth > self._max_growth:
             return f"{node.op_type} would make the file {growth} bytes larger"
@@ -75,8 +79,8 @@ class Growth:
         self._claimed.update(freed)
         return array
 
-    def _replaced(self, node: ir.Node) -> list[ir.Value]:
-        """Stored constants that nobody needs once `node` is folded."""
+    def _replaced(self, node: ir.Node, longest: int) -> list[ir.Value]:
+        """Stored constants that nobody needs once `node` is folded, if few nodes lead to them."""
         chain = {node}
         stored: dict[ir.Value, None] = {}
         pending = [node]
@@ -91,7 +95,7 @@ class Growth:
                 if producer is not None and producer not in chain and value in self._constants:
                     chain.add(producer)
                     pending.append(producer)
-            if len(chain) > _LONGEST_CHAIN:
+            if len(chain) > longest:
                 return []
         return [
             value
