@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import onnx_ir as ir
 
@@ -17,9 +17,11 @@ from onnxopt.core.errors import InvalidInputError, ParityError
 from onnxopt.core.passes import Pass
 from onnxopt.core.pipeline import AnyPass, Observer, Pipeline, Repeat, count_nodes
 from onnxopt.core.report import ModelSize, Report
+from onnxopt.graph.accepting import accepted_model
 from onnxopt.graph.cost import model_tensors
 from onnxopt.graph.input_shapes import fix_input_shapes
 from onnxopt.graph.known_operators import unknown_operators
+from onnxopt.graph.saving import check_target, save_model
 from onnxopt.presets import cleanup
 from onnxopt.targets import Target, detect_target
 
@@ -90,6 +92,8 @@ def optimize(
     report = Report(source=source)
     if target not in (None, "cpu", "cuda"):
         raise InvalidInputError(f"target is 'cpu' or 'cuda', not {target!r}")
+    if guard == "off" and inputs is not None:
+        raise InvalidInputError("inputs are for the parity run, which guard 'off' leaves out")
     chosen = _passes(passes, opset, target or detect_target())
     pipeline = Pipeline(chosen, observers=observers)
     with _patient_garbage_collector():
@@ -110,6 +114,13 @@ def _run(
 ) -> Result:
     with _phase(report, "load"):
         original, work = _original_and_copy(model)
+    # What would make all the work futile comes before it.
+    if output is not None:
+        check_target(work, output)
+    if check:
+        from onnxopt.runtime.session import require_runtime
+
+        require_runtime()
     if input_shapes:
         fix_input_shapes(work, input_shapes)
     plan = _plan_inputs(work, inputs) if check else None
@@ -118,11 +129,21 @@ def _run(
     with _phase(report, "passes"):
         report.records = pipeline.call(work).records
     report.after = _size(work)
-    feeds = None
-    if plan is not None:
-        feeds = _check_parity(original, work, plan, report)
-    if output is not None:
-        _save(work, Path(output), external_data, feeds, report)
+
+    def verify(saved: Path | None = None) -> None:
+        if plan is not None:
+            _check_parity(original, work if saved is None else saved, plan, report)
+            if report.parity and report.parity["status"] == "not-run":
+                _blame_given(original, report, bool(input_shapes), inputs is not None)
+
+    if output is None:
+        verify()
+    else:
+        # The file itself is run, before it takes the target's place: that needs no second copy of
+        # the weights, and what was proven is what was written.
+        with _phase(report, "save", without=("parity",)):
+            save_model(work, output, external_data=external_data, verify=verify)
+        report.output = os.fspath(output)
     return Result(work, report)
 
 
@@ -130,20 +151,12 @@ def _original_and_copy(
     model: PathLike | ir.Model | ModelProto,
 ) -> tuple[PathLike | ir.Model, ir.Model]:
     """What stays untouched, to compare with, and a model to work on; they share their weights."""
-    if isinstance(model, ir.Model):
-        return model, model.clone()
-    if hasattr(model, "SerializeToString"):  # an onnx.ModelProto, without importing onnx for it
-        from onnxopt.graph.conversion import model_from_proto
+    if isinstance(model, (str, os.PathLike)):
+        from onnxopt.graph.loading import load_model
 
-        given = cast("ModelProto", model)
-        copy = type(given)()
-        copy.CopyFrom(given)
-        work = model_from_proto(copy)
-        return work.clone(), work
-    from onnxopt.graph.loading import load_model
-
-    path = cast(PathLike, model)
-    return path, load_model(path)
+        return model, load_model(model)
+    original = accepted_model(model)
+    return original, original.clone()
 
 
 def _passes(
@@ -172,45 +185,46 @@ def _plan_inputs(model: ir.Model, inputs: Any) -> InputPlan:
 
 
 def _check_parity(
-    original: PathLike | ir.Model, work: ir.Model, plan: InputPlan, report: Report
-) -> Mapping[str, Any] | None:
-    """Fills `report.parity`; returns feeds that the model runs with, if it runs."""
+    original: PathLike | ir.Model, result: ir.Model | Path, plan: InputPlan, report: Report
+) -> None:
+    """Fills `report.parity`; raises if the result, in memory or as a file, is not at parity."""
     from onnxopt.runtime.parity import check_parity
+    from onnxopt.runtime.verify_saved import verify_saved
 
     with _phase(report, "parity"):
         source = original if isinstance(original, ir.Model) else Path(original)
-        result = check_parity(source, work, input_sets=plan)
-    report.parity = {**result.to_dict(), "summary": result.summary()}
-    report.notes += result.notes
-    if result.status == "failed":
-        raise ParityError(f"the result is not at parity: {result.reasons[0]}", report)
-    return None if result.status == "not-run" else result.feeds
+        found = (
+            check_parity(source, result, input_sets=plan)
+            if isinstance(result, ir.Model)
+            else verify_saved(result, source, plan)
+        )
+    report.parity = {**found.to_dict(), "summary": found.summary()}
+    report.notes += found.notes
+    if found.status == "failed":
+        raise ParityError(f"the result is not at parity: {found.reasons[0]}", report)
 
 
-def _save(
-    model: ir.Model,
-    output: Path,
-    external_data: bool | None,
-    feeds: Mapping[str, Any] | None,
-    report: Report,
-) -> None:
-    from onnxopt.graph.saving import save_model
+def _blame_given(original: PathLike | ir.Model, report: Report, shapes: bool, inputs: bool) -> None:
+    """Raises if a model does not run only because of the shapes or inputs that the user gave."""
+    from onnxopt.runtime.parity import check_parity
 
-    with _phase(report, "save"):
-        save_model(model, output, external_data=external_data)
-    report.output = str(output)
-    if feeds is not None:
-        from onnxopt.runtime.verify_saved import verify_saved
-
-        with _phase(report, "verify"):
-            verify_saved(output, feeds)
+    if not (shapes or inputs):
+        return
+    source = original if isinstance(original, ir.Model) else Path(original)
+    if check_parity(source, source).status == "passed":
+        given = "input shapes" * shapes + " and " * (shapes and inputs) + "inputs" * inputs
+        reason = report.parity["reasons"][0] if report.parity else ""
+        raise InvalidInputError(f"the model does not run with the given {given}: {reason}")
 
 
 @contextmanager
-def _phase(report: Report, name: str) -> Iterator[None]:
+def _phase(report: Report, name: str, *, without: Sequence[str] = ()) -> Iterator[None]:
+    """Adds the time of the block, less that of phases inside it, to the report."""
     start = time.perf_counter()
+    inner = sum(report.seconds.get(other, 0.0) for other in without)
     yield
-    report.seconds[name] = report.seconds.get(name, 0.0) + time.perf_counter() - start
+    inner = sum(report.seconds.get(other, 0.0) for other in without) - inner
+    report.seconds[name] = report.seconds.get(name, 0.0) + time.perf_counter() - start - inner
 
 
 @contextmanager

@@ -56,7 +56,7 @@ class Report:
         records: One entry per pass run, in order.
         before: Size of the input.
         after: Size of the result.
-        seconds: Phase ("load", "passes", "parity", "save", "verify") to wall time.
+        seconds: Phase ("load", "passes", "parity", "save") to wall time.
         parity: What the parity run found; None if it was off.
         notes: Sentences that the user should read (operators left alone, what was not run).
     """

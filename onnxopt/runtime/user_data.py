@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxopt.core.errors import InvalidInputError
+
+_NPY = b"\x93NUMPY"
+# What a damaged file, or one with Python objects in it, is found out by.
+_DAMAGED = (
+    *(ValueError, EOFError, MemoryError, OverflowError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +41,8 @@ def read_user_data(data: Any, inputs: Mapping[str, ir.Value]) -> tuple[UserData,
     """Reads and checks the user's data; empty for None.
 
     Args:
-        data: None, input name to array, the path of a .npz file, or a sequence of these.
+        data: None, input name to array, the path of a .npz file or, for a model with one input, of
+            a .npy file, or a sequence of these.
         inputs: The model's inputs by name.
 
     Raises:
@@ -45,7 +54,7 @@ def read_user_data(data: Any, inputs: Mapping[str, ir.Value]) -> tuple[UserData,
         return (_checked(data, inputs, "given data"),)
     if isinstance(data, (str, os.PathLike)):
         path = Path(data)
-        return (_checked(_read_npz(path), inputs, path.name),)
+        return (_checked(_read_file(path, inputs), inputs, path.name),)
     if isinstance(data, Sequence):
         return tuple(item for one in data for item in read_user_data(one, inputs))
     raise InvalidInputError(
@@ -53,15 +62,32 @@ def read_user_data(data: Any, inputs: Mapping[str, ir.Value]) -> tuple[UserData,
     )
 
 
-def _read_npz(path: Path) -> dict[str, Any]:
+def _read_file(path: Path, inputs: Mapping[str, ir.Value]) -> dict[str, Any]:
     try:
-        # Pickles can run code.
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise InvalidInputError(f"{path}: a .npz file with one array per input is needed")
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InvalidInputError(f"{path}: cannot read the arrays: {error}") from error
+        if not path.is_file():
+            raise InvalidInputError(f"{path} does not exist or is not a regular file")
+        with path.open("rb") as file:
+            single = file.read(len(_NPY)) == _NPY
+        if not single and not zipfile.is_zipfile(path):
+            raise InvalidInputError(
+                f"{path} is not a .npz file; write one with numpy.savez(path, name=array, ...)"
+            )
+        if single and len(inputs) != 1:
+            raise InvalidInputError(
+                f"{path} holds one array, but the model has {len(inputs)} inputs; write a .npz "
+                "file with numpy.savez(path, name=array, ...)"
+            )
+        loaded = np.load(path, allow_pickle=False)  # pickles can run code
+        if single:
+            return {next(iter(inputs)): loaded}
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InvalidInputError(f"{path}: cannot read the arrays: {reason}") from error
+    except _DAMAGED as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InvalidInputError(f"{path}: cannot read the arrays: {reason[:200]}") from error
 
 
 def _checked(data: Mapping[str, Any], inputs: Mapping[str, ir.Value], source: str) -> UserData:

@@ -11,6 +11,8 @@ single Min or Max is left alone unless it is a Relu.
 
 Limits are attributes before opset 11 and inputs from then on; Clip of integers exists from opset 12
 on, Relu of integers from 14 on. NaN stays NaN in Relu, Min, Max and Clip of ONNX Runtime alike.
+A missing limit of a Clip counts as none. By the standard it is the largest finite number of the
+type, so that Relu(Clip(inf, 0)) was 3.4e38 and is infinite now.
 
 Refused: an inner value with other users; limits that are computed; a lower limit above the upper
 one, for which opsets disagree; Min and Max of more than two operands or with a constant that

@@ -116,6 +116,12 @@ def test_passes_explains_when_named(run: Run) -> None:
         (["--input-shape", "x=4"], "2 dimensions"),
         (["--input-shape", "x=1,5"], "fixed to"),
         (["--input-shape", "x"], "write NAME=D,D"),
+        (["--input-shape", "x=99999999999999999999,4"], "write NAME=D,D"),
+        (["--input-shape", "x=9223372036854775808,4"], "2^63"),
+        (["--input-shape", "x=9223372036854775807,4"], "too large"),
+        (["--input-shape", "x=2,4", "--input-shape", "x=3,4"], "given twice"),
+        (["--inputs", "README.md"], "not a .npz file"),
+        (["--inputs", "x.npz", "--guard", "off"], "parity run"),
         (["--opset", "12"], "can only be raised"),
         (["--opset", "999"], "knows opsets up to"),
     ],
@@ -154,6 +160,9 @@ def test_exit_code_is_three_and_nothing_is_written_when_parity_fails(
             return PassResult(model, Counter(broken=1))
 
     monkeypatch.setattr(onnxopt.passes, "PASSES", (Break,))
+    report = json.loads(run("optimize", model, "--passes", "break", "--json").stdout)
+    assert report["exit_code"] == 3
+    assert report["output"] == ""
     result = run("optimize", model, "--passes", "break")
     assert isinstance(result.exception, ParityError)
     assert result.exception.exit_code == 3
