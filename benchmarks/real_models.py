@@ -21,7 +21,7 @@ from tools import TOOLS
 
 from onnxopt.core.errors import OnnxOptError
 from onnxopt.graph.loading import load_model
-from onnxopt.runtime.inputs import input_sets
+from onnxopt.runtime.inputs import plan_inputs
 from onnxopt.runtime.parity import check_parity
 
 
@@ -29,7 +29,7 @@ def verdict(source: Path, target: Path) -> str:
     """What became of a model: a line that starts with "ok" or "BROKEN"."""
     try:
         original, result = load_model(source), load_model(target)
-        parity = check_parity(original, result, input_sets=input_sets(original, None))
+        parity = check_parity(original, result, input_sets=plan_inputs(original))
     except OnnxOptError as error:
         return f"BROKEN: {error}"
     if parity.status == "failed":

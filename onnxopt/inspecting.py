@@ -6,17 +6,21 @@ import dataclasses
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
 from onnxopt.core.walking import all_graphs
+from onnxopt.graph.accepting import accepted_model
 from onnxopt.graph.cost import model_cost, model_tensors
 from onnxopt.graph.inference import infer_model
 from onnxopt.graph.input_shapes import fix_input_shapes
 from onnxopt.graph.known_operators import unknown_operators
 from onnxopt.graph.loading import load_model
 from onnxopt.graph.values import dims
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 _LARGEST = 20
 
@@ -47,20 +51,23 @@ class Summary:
 
 
 def inspect_model(
-    model: str | os.PathLike[str] | ir.Model,
+    model: str | os.PathLike[str] | ir.Model | ModelProto,
     *,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Summary:
     """Counts what a model is made of and what one run of it costs.
 
     Args:
-        model: A path, or a model in memory, which is left as it is.
+        model: A path, or a model in memory (onnx_ir or onnx protobuf), which is left as it is.
         input_shapes: Input name to a shape to assume; symbolic dimensions count as 1 otherwise.
 
     Raises:
         OnnxOptError: The model cannot be read or a shape does not fit.
     """
-    model = model.clone() if isinstance(model, ir.Model) else load_model(model)
+    if isinstance(model, (str, os.PathLike)):
+        model = load_model(model)
+    else:
+        model = accepted_model(model).clone()
     if input_shapes:
         fix_input_shapes(model, input_shapes)
     interface = {

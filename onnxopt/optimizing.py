@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import onnx_ir as ir
 
-from onnxopt.core.errors import InvalidInputError, ParityError
+from onnxopt.core.errors import InvalidInputError, ParityError, PassFailedError
 from onnxopt.core.passes import Pass
 from onnxopt.core.pipeline import AnyPass, Observer, Pipeline, Repeat, count_nodes
 from onnxopt.core.report import ModelSize, Report
+from onnxopt.graph.accepting import accepted_model
 from onnxopt.graph.cost import model_tensors
 from onnxopt.graph.input_shapes import fix_input_shapes
 from onnxopt.graph.known_operators import unknown_operators
+from onnxopt.graph.saving import check_target, save_model
 from onnxopt.presets import cleanup
 from onnxopt.targets import Target, as_target
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+    from onnxopt.runtime.inputs import InputPlan
 
 Guard = Literal["off", "parity", "full"]
 PathLike = str | os.PathLike[str]
@@ -66,15 +71,14 @@ def optimize(
             preset that cleans up and fuses into standard operators.
         opset: Raise the default domain to this version first.
         input_shapes: Input name to the shape to fix it to.
-        inputs: Data for the parity run: arrays by input name, a .npz file, a folder of .npz or .npy
-            files, or a function that yields arrays by name; synthesized by default.
-        target: Where the result will run: a `Target`, or text such as "cuda" or
-            "cpu:threads=4,isa=avx2"; by default what the installed ONNX Runtime is built for.
-        guard: "parity" runs both models in ONNX Runtime and undoes the rewrites that make them
-            differ; "full" does so after every group of passes, times the group as well and undoes
-            what is proven slower; "off" does neither.
-        guard_budget: Seconds that the guard may spend on the search for what to undo, and in mode
-            "full" on all of its work.
+        inputs: Data for the parity run, by input name or as the path of a .npz file; synthesized
+            by default.
+        target: Where the result will run, as a `Target` or as text ("cpu", "cuda",
+            "cpu:threads=4,isa=avx2"); by default what the installed ONNX Runtime is built for.
+        guard: "parity" runs both models in ONNX Runtime; if they differ, what did it is found and
+            undone. "full" also times groups of passes and undoes what is slower. "off" does
+            neither.
+        guard_budget: Seconds that undoing and timing may take.
         external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
         observers: Told before and after every pass.
 
@@ -82,70 +86,140 @@ def optimize(
         The optimized model and the report.
 
     Raises:
-        OnnxOptError: The model cannot be read, a pass failed without a guard, or the result cannot
-            be written.
-        ParityError: The result differs from the original, and undoing passes does not help; nothing
-            was written. Its `report` attribute holds the report.
+        OnnxOptError: The model cannot be read, a pass failed or the result cannot be written.
+        ParityError: The result differs from the original; nothing was written. Its `report`
+            attribute holds the report.
     """
     if guard not in get_args(Guard):
         raise InvalidInputError(f"guard is 'off', 'parity' or 'full', not {guard!r}")
-    source = os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
+    if guard == "off" and inputs is not None:
+        raise InvalidInputError("inputs are for the parity run, which guard 'off' leaves out")
     aim = as_target(target)
-    report = Report(source=source, target=str(aim))
-    chosen = _passes(passes, opset, aim)
-    with _phase(report, "load"):
-        original, work = _original_and_copy(model)
-    if input_shapes:
-        fix_input_shapes(work, input_shapes)
-    report.before = _size(work)
-    report.notes += _operator_notes(work)
-    feeds = None
-    if guard == "off":
+    run = _Run(
+        model=model,
+        output=output,
+        passes=_passes(passes, opset, aim),
+        target=aim,
+        input_shapes=input_shapes,
+        inputs=inputs,
+        external_data=external_data,
+        observers=observers,
+    )
+    with _patient_garbage_collector():
+        if guard == "off":
+            return run.plain(check=False)
+        if guard == "parity":
+            try:
+                return run.plain(check=True)
+            except (ParityError, PassFailedError):
+                # Only now is it worth its cost to find out which rewrite it was.
+                return run.guarded("parity", guard_budget)
+        return run.guarded("full", guard_budget)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Run:
+    """The arguments of one `optimize`, which may be run twice: as it is, then under the guard."""
+
+    model: PathLike | ir.Model | ModelProto
+    output: PathLike | None
+    passes: list[AnyPass | Repeat]
+    target: Target
+    input_shapes: Mapping[str, Sequence[int]] | None
+    inputs: Any
+    external_data: bool | None
+    observers: Sequence[Observer]
+
+    def plain(self, *, check: bool) -> Result:
+        """All passes, then one parity run of the file that is about to be put in place."""
+        report, original, work = self._start(check=check)
+        plan = _plan_inputs(work, self.inputs) if check else None
         with _phase(report, "passes"):
-            report.records = Pipeline(chosen, observers=observers).call(work).records
-    else:
+            pipeline = Pipeline(self.passes, observers=self.observers)
+            report.records = pipeline.call(work).records
+        return self._finish(report, original, work, plan)
+
+    def guarded(self, mode: Literal["parity", "full"], budget: float) -> Result:
+        """The passes as transactions; what breaks parity, or is proven slower, is undone."""
         from onnxopt.runtime.guarded_run import run_guarded
 
-        feeds = run_guarded(
+        report, original, work = self._start(check=True)
+        plan = _plan_inputs(work, self.inputs)
+        run_guarded(
             work,
-            chosen,
+            self.passes,
             original=original if isinstance(original, ir.Model) else Path(original),
-            fresh=lambda: _fresh(original, input_shapes),
-            inputs=inputs,
-            target=aim,
-            mode=guard,
-            budget=guard_budget,
-            observers=observers,
+            fresh=lambda: self._start(check=False)[2],
+            inputs=self.inputs,
+            target=self.target,
+            mode=mode,
+            budget=budget,
+            observers=self.observers,
             report=report,
         )
-    report.after = _size(work)
-    if report.exit_code:
-        assert report.parity is not None
-        reason = report.parity["reasons"][0]
-        raise ParityError(f"the result is not at parity: {reason}", report)
-    if output is not None:
-        _save(work, Path(output), external_data, feeds, report)
-    return Result(work, report)
+        if report.exit_code:
+            assert report.parity is not None
+            reason = report.parity["reasons"][0]
+            raise ParityError(f"the result is not at parity: {reason}", report)
+        return self._finish(report, original, work, None if self.output is None else plan)
+
+    def _start(self, *, check: bool) -> tuple[Report, PathLike | ir.Model, ir.Model]:
+        """A report, the untouched original and a model to work on."""
+        source = os.fspath(self.model) if isinstance(self.model, (str, os.PathLike)) else ""
+        report = Report(source=source, target=str(self.target))
+        with _phase(report, "load"):
+            original, work = _original_and_copy(self.model)
+        # What would make all the work futile comes before it.
+        if self.output is not None:
+            check_target(work, self.output)
+        if check:
+            from onnxopt.runtime.session import require_runtime
+
+            require_runtime()
+        if self.input_shapes:
+            fix_input_shapes(work, self.input_shapes)
+        report.before = _size(work)
+        report.notes += _operator_notes(work)
+        return report, original, work
+
+    def _finish(
+        self,
+        report: Report,
+        original: PathLike | ir.Model,
+        work: ir.Model,
+        plan: InputPlan | None,
+    ) -> Result:
+        """Checks and saves."""
+        report.after = _size(work)
+
+        def verify(saved: Path | None = None) -> None:
+            if plan is None:
+                return
+            _check_parity(original, work if saved is None else saved, plan, report)
+            if report.parity and report.parity["status"] == "not-run":
+                _blame_given(original, report, bool(self.input_shapes), self.inputs is not None)
+
+        if self.output is None:
+            verify()
+        else:
+            # The file itself is run, before it takes the target's place: that needs no second copy
+            # of the weights, and what was proven is what was written.
+            with _phase(report, "save", without=("parity",)):
+                save_model(work, self.output, external_data=self.external_data, verify=verify)
+            report.output = os.fspath(self.output)
+        return Result(work, report)
 
 
 def _original_and_copy(
     model: PathLike | ir.Model | ModelProto,
 ) -> tuple[PathLike | ir.Model, ir.Model]:
     """What stays untouched, to compare with, and a model to work on; they share their weights."""
-    if isinstance(model, ir.Model):
-        return model, model.clone()
-    if hasattr(model, "SerializeToString"):  # an onnx.ModelProto, without importing onnx for it
-        from onnxopt.graph.conversion import model_from_proto
+    if isinstance(model, (str, os.PathLike)):
+        from onnxopt.graph.loading import load_model
 
-        given = cast("ModelProto", model)
-        copy = type(given)()
-        copy.CopyFrom(given)
-        work = model_from_proto(copy)
-        return work.clone(), work
-    from onnxopt.graph.loading import load_model
-
-    path = cast(PathLike, model)
-    return path, load_model(path)
+        return model, load_model(model)
+    original = accepted_model(model)
+    return original, original.clone()
 
 
 def _passes(
@@ -167,45 +241,68 @@ def _passes(
     return chosen
 
 
-def _fresh(
-    original: PathLike | ir.Model, input_shapes: Mapping[str, Sequence[int]] | None
-) -> ir.Model:
-    """The input once more, as it was before any pass."""
-    if isinstance(original, ir.Model):
-        model = original.clone()
-    else:
-        from onnxopt.graph.loading import load_model
+def _plan_inputs(model: ir.Model, inputs: Any) -> InputPlan:
+    from onnxopt.runtime.inputs import plan_inputs
 
-        model = load_model(original)
-    if input_shapes:
-        fix_input_shapes(model, input_shapes)
-    return model
+    return plan_inputs(model, inputs)
 
 
-def _save(
-    model: ir.Model,
-    output: Path,
-    external_data: bool | None,
-    feeds: Mapping[str, Any] | None,
-    report: Report,
+def _check_parity(
+    original: PathLike | ir.Model, result: ir.Model | Path, plan: InputPlan, report: Report
 ) -> None:
-    from onnxopt.graph.saving import save_model
+    """Fills `report.parity`; raises if the result, in memory or as a file, is not at parity."""
+    from onnxopt.runtime.parity import check_parity
+    from onnxopt.runtime.verify_saved import verify_saved
 
-    with _phase(report, "save"):
-        save_model(model, output, external_data=external_data)
-    report.output = str(output)
-    if feeds is not None:
-        from onnxopt.runtime.verify_saved import verify_saved
+    with _phase(report, "parity"):
+        source = original if isinstance(original, ir.Model) else Path(original)
+        found = (
+            check_parity(source, result, input_sets=plan)
+            if isinstance(result, ir.Model)
+            else verify_saved(result, source, plan)
+        )
+    report.parity = {**found.to_dict(), "summary": found.summary()}
+    report.notes += found.notes
+    if found.status == "failed":
+        raise ParityError(f"the result is not at parity: {found.reasons[0]}", report)
 
-        with _phase(report, "verify"):
-            verify_saved(output, feeds)
+
+def _blame_given(original: PathLike | ir.Model, report: Report, shapes: bool, inputs: bool) -> None:
+    """Raises if a model does not run only because of the shapes or inputs that the user gave."""
+    from onnxopt.runtime.parity import check_parity
+
+    if not (shapes or inputs):
+        return
+    source = original if isinstance(original, ir.Model) else Path(original)
+    if check_parity(source, source).status == "passed":
+        given = "input shapes" * shapes + " and " * (shapes and inputs) + "inputs" * inputs
+        reason = report.parity["reasons"][0] if report.parity else ""
+        raise InvalidInputError(f"the model does not run with the given {given}: {reason}")
 
 
 @contextmanager
-def _phase(report: Report, name: str) -> Iterator[None]:
+def _phase(report: Report, name: str, *, without: Sequence[str] = ()) -> Iterator[None]:
+    """Adds the time of the block, less that of phases inside it, to the report."""
     start = time.perf_counter()
+    inner = sum(report.seconds.get(other, 0.0) for other in without)
     yield
-    report.seconds[name] = report.seconds.get(name, 0.0) + time.perf_counter() - start
+    inner = sum(report.seconds.get(other, 0.0) for other in without) - inner
+    report.seconds[name] = report.seconds.get(name, 0.0) + time.perf_counter() - start - inner
+
+
+@contextmanager
+def _patient_garbage_collector() -> Iterator[None]:
+    """Looks for cyclic garbage rarely.
+
+    A graph is hundreds of thousands of small objects that live until the end: walking them again
+    and again costs a fifth of a run, and more than linearly in the size of the graph.
+    """
+    thresholds = gc.get_threshold()
+    gc.set_threshold(200_000, 50, 1_000)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
 
 
 def _size(model: ir.Model) -> ModelSize:

@@ -2,8 +2,8 @@
 
 The order matters in three places: functions are inlined and overridable initializers decided
 before anything looks at constants; folding runs first in the group, because every rule reads the
-shapes and constants that its sweep leaves on the values; duplicates are merged last, when most are
-gone.
+shapes and constants that its sweep leaves on the values; equal initializers are merged before
+common subexpressions, which are equal only if they read the same initializer.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def cleanup(target: Target | str = "cpu") -> list[AnyPass | Repeat]:
                 *_chains(),
                 *_fusions(),
                 c.PushTransposes(),
+                c.DeduplicateInitializers(),
                 c.EliminateCommonSubexpressions(),
                 c.RemoveUnused(),
             )
         ),
         *((f.SumResiduals(),) if provider == "cpu" else ()),
-        c.DeduplicateInitializers(),
         c.FlushDenormals(),
     ]
 

@@ -2,30 +2,75 @@
 
 from __future__ import annotations
 
-import gc
+import contextlib
+import errno
+import os
 import signal
 import sys
 from types import FrameType
+
+_CANNOT_WRITE = 4  # as for a result that cannot be saved
 
 
 def main() -> None:
     """Entry point of the `onnxopt` command.
 
     An error that the user can act on is one line on stderr and a non-zero exit code. Ctrl-C and
-    SIGTERM unwind the stack, so that temporary files are removed.
+    SIGTERM unwind the stack, so that temporary files are removed, and end with 128 + the signal.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as for a job in the background
+            signal.signal(number, _terminate)
+    sys.exit(_run())
+
+
+def _run() -> int:
+    import click
+
     from onnxopt.cli.group import cli
     from onnxopt.core.errors import OnnxOptError
 
-    signal.signal(signal.SIGTERM, _terminate)
-    # A graph is hundreds of thousands of small objects that all live until the end: walking them
-    # again and again in search of garbage costs a sixth of the run.
-    gc.set_threshold(200_000, 50, 50)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # names of files and inputs may be any bytes
+            stream.reconfigure(errors="backslashreplace")
+    stdout = sys.stdout
     try:
-        cli.main(prog_name="onnxopt")
+        # click itself would answer Ctrl-C with another exit code.
+        code = cli.main(prog_name="onnxopt", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OnnxOptError as error:
-        print(f"onnxopt: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return _fail(str(error), error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:  # Ctrl-C where its handler was not in place
+        return 128 + signal.SIGINT
+    except SystemExit as error:
+        # To a closed pipe click (which replaces stdout then) and rich say 1, which means a bug.
+        if sys.stdout is not stdout or isinstance(error.__context__, BrokenPipeError):
+            return _output_failed(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)))
+        raise
+    except OSError as error:
+        return _output_failed(error)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    with contextlib.suppress(OSError):  # then the exit code has to do
+        print(f"onnxopt: error: {message}", file=sys.stderr)
+    return code
+
+
+def _output_failed(error: OSError) -> int:
+    """The answer to a closed pipe or a full disk behind stdout."""
+    # Python flushes once more at the end and must not meet the same error.
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno == errno.EPIPE:
+        return 128 + getattr(signal, "SIGPIPE", 13)  # the reader has enough: nothing to say
+    where = f"{error.filename}: " if error.filename else "cannot write the output: "
+    return _fail(f"{where}{error.strerror or error}", _CANNOT_WRITE)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

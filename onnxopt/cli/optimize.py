@@ -89,24 +89,35 @@ def command(
     """
     shapes = parse_input_shapes(input_shapes)
     from onnxopt.cli.progress import progress
+    from onnxopt.core.errors import ParityError
     from onnxopt.optimizing import optimize
 
-    place = output or model.with_name(f"{model.stem}.opt{model.suffix or '.onnx'}")
-    with progress(quiet=quiet or as_json) as observers:
-        result = optimize(
-            model,
-            place,
-            passes=passes,
-            opset=opset,
-            input_shapes=shapes,
-            inputs=inputs,
-            target=target,
-            guard=guard,
-            guard_budget=guard_budget,
-            external_data=external_data,
-            observers=observers,
-        )
+    try:
+        with progress(quiet=quiet or as_json) as observers:
+            result = optimize(
+                model,
+                output or _beside(model),
+                passes=passes,
+                opset=opset,
+                input_shapes=shapes,
+                inputs=inputs,
+                target=target,
+                guard=guard,
+                guard_budget=guard_budget,
+                external_data=external_data,
+                observers=observers,
+            )
+    except ParityError as error:
+        if as_json and error.report is not None:
+            click.echo(json.dumps(error.report.to_dict(), indent=2))
+        raise
     if as_json:
         click.echo(json.dumps(result.report.to_dict(), indent=2))
     elif not quiet:
         click.echo(result.report.to_text(verbose=verbose))
+
+
+def _beside(model: Path) -> Path:
+    if not model.name:  # "." or "/", which is no model anyway
+        return model / "model.opt.onnx"
+    return model.with_name(f"{model.stem}.opt{model.suffix or '.onnx'}")

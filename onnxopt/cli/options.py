@@ -38,17 +38,22 @@ def parse_input_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     """Reads `name=1,3,224,224`; a name may hold `=` or `:` itself.
 
     Raises:
-        InvalidInputError: The text is not of that form or a dimension is negative.
+        InvalidInputError: The text is not of that form, a dimension is negative or far too large,
+            or an input is named twice.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for text in texts:
         name, separator, dims = text.rpartition("=")
         parts = [part.strip() for part in dims.split(",")] if dims.strip() else []
-        if not separator or not name or not all(part.isdecimal() for part in parts):
+        # More than 19 digits are no int64.
+        fits = all(part.isdecimal() and len(part) < 20 for part in parts)
+        if not separator or not name or not fits:
             raise InvalidInputError(
-                f"--input-shape {text!r}: write NAME=D,D,... with whole numbers, "
+                f"--input-shape {text[:80]!r}: write NAME=D,D,... with whole numbers, "
                 "for example x=1,3,224,224"
             )
+        if name in shapes:
+            raise InvalidInputError(f"--input-shape: {name!r} is given twice")
         shapes[name] = tuple(int(part) for part in parts)
     return shapes
 

@@ -103,14 +103,18 @@ class Pipeline(ir.passes.InPlacePass):
         return PipelineResult(model, records)
 
     def _repeat(self, group: Repeat, model: ir.Model, records: list[PassRecord]) -> None:
+        first = len(records)
         for _ in range(group.limit):
             first = len(records)
             self._round(group.passes, model, records)
             if not any(record.modified for record in records[first:]):
                 return
-        last = records[-1]
         refusal = Refusal("", "", f"still changing after {group.limit} rounds; stopped there")
-        records[-1] = dataclasses.replace(last, refusals=[*last.refusals, refusal])
+        for index in range(first, len(records)):
+            record = records[index]
+            if record.modified:
+                refusals = [*record.refusals, refusal]
+                records[index] = dataclasses.replace(record, refusals=refusals)
 
     def _round(self, passes: Sequence[AnyPass], model: ir.Model, records: list[PassRecord]) -> None:
         """One time through `passes`; neighbouring rewrite passes share one worklist run."""

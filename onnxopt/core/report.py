@@ -57,7 +57,7 @@ class Report:
         records: One entry per pass run, in order.
         before: Size of the input.
         after: Size of the result.
-        seconds: Phase ("load", "passes", "parity", "save", "verify") to wall time.
+        seconds: Phase ("load", "passes", "parity", "save") to wall time.
         target: What the model was optimized for, in words.
         parity: What the parity run found; None if it was off.
         guard: What the guard undid, and its cost; None if it was off.

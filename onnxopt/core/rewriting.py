@@ -166,6 +166,9 @@ class _Driver:
                     base = f"{base_name}_{new_node.op_type}"
                     value.name = self._names.unique(base + (f"_{index}" if index else ""))
         graph.insert_before(root, new_nodes)
+        # Only those that read the replaced value see something new: a value that half the graph
+        # reads must not send half the graph through the rules again at every rewrite.
+        affected = [user for old in old_outputs for user in old.consumers()]
         for old, new in zip(old_outputs, delta.new_outputs, strict=True):
             replace_value(graph, root, old, new, self._names)
         removed, survivors = remove_dead([root, *delta.match.nodes])
@@ -179,13 +182,15 @@ class _Driver:
             producer = new.producer()
             if producer is not None:
                 self._push(producer)
-            for user in new.consumers():
+        for user in affected:
+            if user.graph is not None:
                 self._push(user)
         for survivor in survivors:
             self._push(survivor)
             for value in survivor.outputs:
-                for user in value.consumers():
-                    self._push(user)
+                # What many rules ask: a value with a single user left.
+                if len(value.uses()) == 1:
+                    self._push(value.consumers()[0])
 
     def _results(self, stopped: str = "") -> list[RewriteResult]:
         results = []

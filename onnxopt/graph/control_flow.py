@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import onnx
 import onnx_ir as ir
 
 from onnxopt.graph.facts import UNKNOWN, Fact, declared, store
@@ -45,7 +46,7 @@ def _sweep_body(inference: Inference, graph: ir.Graph, inputs: Sequence[Fact]) -
         known = fact
         if fact == UNKNOWN:  # nothing but the element type that the file says is of use
             said = declared(value, inference.symbols)
-            known = Fact(said.dtype, None, said.other)
+            known = Fact(said.dtype, None, _without_sizes(said.other))
         inference.facts[value] = known
         store(value, known)
     inference.forget(graph)
@@ -67,7 +68,11 @@ def _visit_loop(
     inference: Inference, node: ir.Node, body: ir.Graph, inputs: Sequence[Fact | None]
 ) -> Sequence[Fact]:
     state = [fact or UNKNOWN for fact in inputs[2:]]
-    head = [Fact(_INT64, ()), Fact(_BOOL, ())]
+    # Runtimes take a body that declares one element where the specification asks for a scalar.
+    head = [
+        Fact(dtype, (1,) if value.shape is not None and len(value.shape) == 1 else ())
+        for dtype, value in zip((_INT64, _BOOL), body.inputs, strict=False)
+    ]
     state, outputs = _carried(inference, body, head, state, [], 1)
     stacked = [
         Fact(
@@ -121,19 +126,33 @@ def _carried(
     while True:
         outputs = _sweep_body(inference, body, [*head, *state, *tail])
         after = outputs[first_output : first_output + len(state)]
-        kept = [_kept(old, new, inference.symbols) for old, new in zip(state, after, strict=False)]
+        kept = [_kept(old, new) for old, new in zip(state, after, strict=False)]
         if kept == state[: len(kept)]:
             return state, outputs
         # Each round forgets at least one dimension for good, so this ends.
         state = kept + state[len(kept) :]
 
 
-def _kept(old: Fact, new: Fact, symbols: Symbols) -> Fact:
+def _kept(old: Fact, new: Fact) -> Fact:
     """The part of `old` that an iteration preserves."""
-    if old.dims is None or new.dims == old.dims:
-        return old
+    other = old.other if new.other == old.other else _without_sizes(old.other)
     # A fresh symbol for a changed dimension would name a different size in every iteration.
-    return Fact(old.dtype, None, old.other)
+    return Fact(old.dtype, old.dims if new.dims == old.dims else None, other)
+
+
+def _without_sizes(other: bytes | None) -> bytes | None:
+    """The serialized type of a sequence or optional, without the shape of its elements."""
+    if other is None:
+        return None
+    whole = inner = onnx.TypeProto.FromString(other)
+    while kind := inner.WhichOneof("value"):
+        if kind not in ("sequence_type", "optional_type"):
+            break
+        inner = getattr(inner, kind).elem_type
+    if inner.HasField("tensor_type"):
+        inner.tensor_type.ClearField("shape")
+    serialized: bytes = whole.SerializeToString()
+    return serialized
 
 
 def _joined(facts: Sequence[Fact], symbols: Symbols) -> Fact:

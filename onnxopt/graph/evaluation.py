@@ -19,6 +19,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops._op_list import load_op
 
+from onnxopt.graph.disagreements import disagreement
 from onnxopt.graph.operators import OpKey, attribute_values
 
 Array = NDArray[Any]
@@ -89,13 +90,17 @@ def evaluate(
         One array for each output.
 
     Raises:
-        NotEvaluatedError: It is not evaluated, the work is too large, or the reference fails.
+        NotEvaluatedError: It is not evaluated, not on these inputs, the work is too large, or the
+            reference fails.
     """
     if not is_evaluated(node, opset):
         raise NotEvaluatedError(f"{node.op_type} is not evaluated")
     if _work(node, inputs) > _MOST_WORK:
         raise NotEvaluatedError(f"{node.op_type} is too much work")
     try:
+        differs = disagreement(node, inputs)
+        if differs is not None:
+            raise NotEvaluatedError(f"{node.op_type} is not evaluated: {differs}")
         with np.errstate(all="ignore"):
             run: Callable[..., Sequence[Any]] = _operator(node, inputs, opset).run
             results = run(*_trimmed(inputs))

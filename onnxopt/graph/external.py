@@ -109,7 +109,7 @@ class ExternalData:
             if os.path.samestat(status, Path(self._model_path).stat()):
                 raise InvalidModelError(f"{where} names the model file itself as its external data")
             keep_open = len(self._files) < _KEPT_OPEN
-            file = DataFile(descriptor, path, keep_open=keep_open)
+            file = DataFile(descriptor, path, keep_open=keep_open, beside_model=True)
         finally:
             os.close(descriptor)
         self._files[location] = file

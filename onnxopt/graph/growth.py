@@ -1,20 +1,29 @@
-"""How much larger folding may make a file: new constants minus the initializers they replace."""
+"""How much larger folding may make a file: new constants minus the initializers they replace.
+
+Equal constants count once: the blocks of a network often build the same mask, and
+`DeduplicateInitializers` stores it once.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Set as AbstractSet
 
 import onnx_ir as ir
 
+from onnxopt.core.walking import all_graphs
 from onnxopt.graph.constants import Array, Constants
 from onnxopt.graph.facts import Fact
 
-# Not worth a look at what it replaces.
-_FREE_BYTES = 1024
+# Shapes and axes, which folding is for; less than the node that they replace.
+_FREE_BYTES = 64
 _SPENT = "onnxopt.folding.growth"
-# A longer chain is not searched for initializers that it makes obsolete.
+# A longer chain is not searched for initializers that it makes obsolete. There are many small
+# results, often at the end of one long chain: a long search for each would be quadratic.
 _LONGEST_CHAIN = 4096
+_SMALL_BYTES = 1024
+_LONGEST_SMALL_CHAIN = 16
 
 
 class Growth:
@@ -29,7 +38,7 @@ class Growth:
     ) -> None:
         weights = sum(
             value.const_value.nbytes
-            for graph in model.graphs()
+            for graph in all_graphs(model)
             for value in graph.initializers.values()
             if value.const_value is not None and value.const_value.dtype != ir.DataType.STRING
         )
@@ -40,6 +49,7 @@ class Growth:
         # A second run must not spend the same allowance again.
         self._left = max(4 * max_growth, weights // 20) - model.meta.get(_SPENT, 0)
         self._claimed: set[ir.Value] = set()
+        self._stored: set[tuple[str, tuple[int, ...], bytes]] = set()
 
     def admitted(self, node: ir.Node, value: ir.Value, fact: Fact) -> Array | str:
         """The array of an output of `node`, or why it is not stored."""
@@ -49,21 +59,28 @@ class Growth:
         size = math.ceil(math.prod(dims) * ir.DataType(fact.dtype).itemsize)
         growth, freed = size, list[ir.Value]()
         if size > _FREE_BYTES:
-            freed = self._replaced(node)
+            longest = _LONGEST_CHAIN if size > _SMALL_BYTES else _LONGEST_SMALL_CHAIN
+            freed = self._replaced(node, longest)
             growth -= sum(_bytes(item) for item in freed)
-        if size > _FREE_BYTES and growth > min(self._max_growth, self._left):
+        if size > _FREE_BYTES and growth > self._max_growth:
             return f"{node.op_type} would make the file {growth} bytes larger"
         array = self._constants.array(value)
         if array is None:
             return self._constants.failures.get(node, "it cannot be computed")
         if size > _FREE_BYTES and growth > 0:
+            key = (array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest())
+            if key in self._stored:
+                return array
+            if growth > self._left:
+                return f"{node.op_type} would make the file {growth} bytes larger"
+            self._stored.add(key)
             self._left -= growth
             self._model.meta[_SPENT] = self._model.meta.get(_SPENT, 0) + growth
         self._claimed.update(freed)
         return array
 
-    def _replaced(self, node: ir.Node) -> list[ir.Value]:
-        """Stored constants that nobody needs once `node` is folded."""
+    def _replaced(self, node: ir.Node, longest: int) -> list[ir.Value]:
+        """Stored constants that nobody needs once `node` is folded, if few nodes lead to them."""
         chain = {node}
         stored: dict[ir.Value, None] = {}
         pending = [node]
@@ -78,7 +95,7 @@ class Growth:
                 if producer is not None and producer not in chain and value in self._constants:
                     chain.add(producer)
                     pending.append(producer)
-            if len(chain) > _LONGEST_CHAIN:
+            if len(chain) > longest:
                 return []
         return [
             value

@@ -125,6 +125,8 @@ class Inference:
 
     def forget(self, graph: ir.Graph) -> None:
         """Drops what an earlier sweep found in a graph whose inputs are now known less well."""
+        for value in graph.inputs:
+            self.values.forget_value(value)
         for node in graph:
             self.values.forget(node)
             for subgraph in subgraphs_of(node):

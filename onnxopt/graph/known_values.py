@@ -104,8 +104,12 @@ class KnownValues:
         self.constants.discard(node)
         self.oversized.pop(node, None)
         for value in node.outputs:
-            self.partial.pop(value, None)
-            self._unpacked.pop(value, None)
+            self.forget_value(value)
+
+    def forget_value(self, value: ir.Value) -> None:
+        """Drops what was found for the elements of a value, which may have another size now."""
+        self.partial.pop(value, None)
+        self._unpacked.pop(value, None)
 
     def _set(self, value: ir.Value, array: Partial, dtype: int) -> None:
         array = partial.in_range(array, ir.DataType(dtype))

@@ -39,11 +39,15 @@ class DataFile:
         keep_open: Keep the mapping for good. Otherwise it lasts as long as an array that looks
             into it, and the file is opened again, and checked to be the same, when next needed:
             for models with more data files than a process may have open.
+        beside_model: It is a data file beside the model, not the model file itself.
     """
 
-    def __init__(self, descriptor: int, path: str, *, keep_open: bool = True) -> None:
+    def __init__(
+        self, descriptor: int, path: str, *, keep_open: bool = True, beside_model: bool = False
+    ) -> None:
         status = os.fstat(descriptor)
         self.path = path
+        self.beside_model = beside_model
         self.size = status.st_size
         self._identity = _identity(status)
         self._keep_open = keep_open
@@ -54,6 +58,10 @@ class DataFile:
             self.size = len(self._content)
         elif keep_open:
             self._map = mmap.mmap(descriptor, self.size, access=mmap.ACCESS_READ)
+
+    def is_same(self, status: os.stat_result) -> bool:
+        """True if the status is that of the file that was opened, whatever its name now."""
+        return self._identity[:2] == (status.st_dev, status.st_ino)
 
     def view(self) -> memoryview:
         """The whole file; nothing is read before it is looked at."""

@@ -11,7 +11,9 @@ What is guaranteed, for one process saving at a time:
   model stays valid until the new one takes its place, and no reader sees the one's graph with the
   other's weights. A data file that nothing refers to any more is for its owner to delete.
 - The model in memory stays valid, also if it was loaded from the target.
-- After an error or an interrupt nothing of the attempt is left in the folder.
+- A data file that the model reads its weights from is refused as the target.
+- After an error or an interrupt nothing of the attempt is left in the folder, also if that comes
+  while the finished files are verified, before they take the target's place.
 """
 
 from __future__ import annotations
@@ -20,16 +22,22 @@ import errno
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
 
 from onnxopt.core.errors import InvalidModelError, SaveError
+from onnxopt.graph.accepting import accepted_model
 from onnxopt.graph.mapped import MappedTensor
 from onnxopt.graph.serializing import STREAMED_BYTES, ModelParts, Record, data_chunks, split_model
 from onnxopt.graph.staging import Staging, staging
+from onnxopt.graph.tensors import all_tensors
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 # A protobuf message ends at 2^31 - 1 bytes; readers add a little of their own.
 _LARGEST_FILE: Final = (1 << 31) - (1 << 20)
@@ -42,20 +50,23 @@ _TEXT_SUFFIXES: Final = (".json", ".onnxtxt", ".onnxtext", ".textproto", ".pbtxt
 
 
 def save_model(
-    model: ir.Model,
+    model: ir.Model | ModelProto,
     path: str | os.PathLike[str],
     *,
     external_data: bool | None = None,
     overwrite: bool = True,
+    verify: Callable[[Path], None] | None = None,
 ) -> list[Path]:
     """Saves a model, all of it or nothing.
 
     Args:
-        model: The model; it is left as it is.
+        model: The model (onnx_ir or onnx protobuf); it is left as it is.
         path: Where to. May be the path that the model was loaded from.
         external_data: True to put weights into a file of their own beside the model, False to
             never do so; by default only if the model would exceed protobuf's 2 GB.
         overwrite: Replace an existing file.
+        verify: Called with the path of the finished model file, which has a temporary name beside
+            the target and its data file beside it. If it raises, nothing is saved.
 
     Returns:
         The model file, followed by its data file if it has one.
@@ -65,48 +76,107 @@ def save_model(
             it was before.
     """
     target = Path(path)
-    _check_target(target, overwrite)
-    try:
-        parts = split_model(model)
-        size = len(parts.head) + parts.graph_bytes()
-        if external_data is None:
-            external_data = size > _LARGEST_FILE
-        if not external_data and size > _LARGEST_FILE:
+    model = accepted_model(model)
+    check_target(model, target, overwrite=overwrite)
+    with staging(target) as stage:
+        with _save_errors(target):
+            finished, written = _write(model, target, stage, external_data)
+        if verify is not None:
+            verify(finished)
+        with _save_errors(target):
+            stage.replace_target(finished)
+    return written
+
+
+def check_target(model: ir.Model, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+    """Refuses a path that a model cannot be saved to, before any work is done for it.
+
+    Args:
+        model: The model that is to be saved, or the one that it is made of.
+        path: Where to.
+        overwrite: An existing file may be replaced.
+
+    Raises:
+        SaveError: It is no file name, the folder is missing or cannot be written to, or it is a
+            data file that the model's weights are in.
+    """
+    target = Path(path)
+    status = _check_place(target, overwrite)
+    if status is None:
+        return
+    for tensor in all_tensors(model):
+        # The model file itself may be replaced: what is mapped of it stays.
+        if isinstance(tensor, MappedTensor):
+            own = tensor.raw.file.beside_model and tensor.raw.file.is_same(status)
+        else:
+            own = isinstance(tensor, ir.ExternalTensor) and _is_same(Path(tensor.path), status)
+        if own:
             raise SaveError(
-                f"cannot save {target} as one file: it has {size} bytes and protobuf reads at most "
-                "2 GB; allow external data"
+                f"cannot save {target}: it holds the external data of the input; "
+                "choose another name"
             )
-        with staging(target) as stage:
-            written = _write(parts, target, stage, external_data=external_data)
+
+
+def _is_same(path: Path, status: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.stat(), status)
+    except OSError:
+        return False
+
+
+@contextmanager
+def _save_errors(target: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise SaveError(_reason(error, target)) from error
     except (InvalidModelError, ValueError) as error:  # a weight that cannot be read any more
         raise SaveError(f"cannot save {target}: {error}") from error
-    return written
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
+def _check_place(target: Path, overwrite: bool) -> os.stat_result | None:
     if target.suffix.lower() in _TEXT_SUFFIXES:
         raise SaveError(f"cannot save {target}: models are saved in binary; use the suffix .onnx")
     try:
-        mode = target.stat().st_mode
+        status = target.stat()
     except (FileNotFoundError, NotADirectoryError):
-        mode = None
+        status = None
     except ValueError as error:  # a NUL in the path
         raise SaveError(f"{str(target)!r} is no file name") from error
     except OSError as error:
         raise SaveError(_reason(error, target)) from error
-    if mode is not None and stat.S_ISDIR(mode):
+    if status is not None and stat.S_ISDIR(status.st_mode):
         raise SaveError(f"cannot save {target}: it is a folder; name a file inside it")
-    if mode is not None and not stat.S_ISREG(mode):
+    if status is not None and not stat.S_ISREG(status.st_mode):
         raise SaveError(f"cannot save {target}: it is not a regular file")
-    if mode is not None and not overwrite:
+    if status is not None and not overwrite:
         raise SaveError(f"{target} exists already; allow overwriting or choose another name")
     if not target.parent.is_dir():
         raise SaveError(f"cannot save {target}: the folder {target.parent} does not exist")
+    if not os.access(target.parent, os.W_OK):
+        raise SaveError(_no_permission(target))
+    return status
 
 
-def _write(parts: ModelParts, target: Path, stage: Staging, *, external_data: bool) -> list[Path]:
+def _write(
+    model: ir.Model, target: Path, stage: Staging, external_data: bool | None
+) -> tuple[Path, list[Path]]:
+    """Writes the files; the first one returned is the model's, the others are those to be."""
+    parts = split_model(model)
+    size = len(parts.head) + parts.graph_bytes()
+    if external_data is None:
+        external_data = size > _LARGEST_FILE
+    if not external_data and size > _LARGEST_FILE:
+        raise SaveError(
+            f"cannot save {target} as one file: it has {size} bytes and protobuf reads at most "
+            "2 GB; allow external data"
+        )
+    return _write_parts(parts, target, stage, external_data=external_data)
+
+
+def _write_parts(
+    parts: ModelParts, target: Path, stage: Staging, *, external_data: bool
+) -> tuple[Path, list[Path]]:
     outside = [record for record in parts.records if _goes_outside(record)] if external_data else []
     written = [target]
     if outside:
@@ -116,8 +186,7 @@ def _write(parts: ModelParts, target: Path, stage: Staging, *, external_data: bo
     with stage.create() as (path, file):
         for chunk in parts.chunks():
             file.write(chunk)
-    stage.replace_target(path)
-    return written
+    return path, written
 
 
 def _goes_outside(record: Record) -> bool:
@@ -173,5 +242,9 @@ def _reason(error: OSError, target: Path) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"cannot save {target}: {error.strerror}; free some space or choose another folder"
     if isinstance(error, PermissionError):
-        return f"cannot save {target}: no permission to write into {target.parent}"
+        return _no_permission(target)
     return f"cannot save {target}: {error.strerror or error}"
+
+
+def _no_permission(target: Path) -> str:
+    return f"cannot save {target}: no permission to write into {target.parent}"

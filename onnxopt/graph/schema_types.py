@@ -165,7 +165,10 @@ class SchemaTypes:
             else (_shared_dtype(schema, i, inputs), None, None)
             for i in range(len(node.outputs))
         ]
-        if node.op_type in _WRONG_SIZES:
+        if node.op_type in _WRONG_SIZES or (
+            # onnx takes any integer for the size, even that of a part that may be empty.
+            node.op_type == "Concat" and any(f and f.static_dims is None for f in inputs)
+        ):
             raw = [(dtype, dims and (None,) * len(dims), other) for dtype, dims, other in raw]
         if all(
             other is not None or (dims is not None and None not in dims) for _, dims, other in raw
@@ -179,9 +182,7 @@ class SchemaTypes:
         return Inferred(raw, None, key if repeatable else None)
 
 
-def _shared_dtype(
-    schema: onnx.defs.OpSchema, output: int, inputs: Sequence[Fact | None]
-) -> int:
+def _shared_dtype(schema: onnx.defs.OpSchema, output: int, inputs: Sequence[Fact | None]) -> int:
     """The element type of the input that the schema ties to an output; 0 if there is none.
 
     What is left to know of a node that onnx finds invalid but runtimes run, as Range over tensors

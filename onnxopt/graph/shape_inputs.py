@@ -2,6 +2,7 @@
 
 A computed shape need not be known completely: Reshape takes 0 for "as in the input" and one -1 for
 "the rest", Expand takes 1 for "as in the input", and the end of a Slice may lie beyond the end.
+Runtimes cannot infer a -1 beside a dimension of 0, which a symbol may stand for.
 """
 
 from __future__ import annotations
@@ -67,31 +68,29 @@ def _reshape(inference: Inference, node: ir.Node) -> ShapeInput:
     allow_zero = bool(int_attribute(node, "allowzero", 0))
     has_zero = any(item == 0 and isinstance(item, int) for item in target)
     items: list[int] = []
-    inferred = 0
-    copies = False
+    copied: list[Dim | None] = []
     for index, item in enumerate(target):
+        here = source[index] if source is not None and index < len(source) else None
         dim: Dim | None = item
         if dim is None and made is not None:
             dim = made[index]
-        if isinstance(dim, int):
+        if isinstance(dim, int) and (dim != 0 or item is not None):
             items.append(int(dim))
-            inferred += dim == -1
-        elif (
-            source is not None
-            and index < len(source)
-            and source[index] == dim
-            and not (allow_zero and has_zero)
-        ):
+        elif dim is not None and here == dim and not (allow_zero and has_zero):
             items.append(0)
-            copies = True
         else:
             items.append(-1)
-            inferred += 1
-    if inferred > 1:
+        if items[-1] == 0:
+            copied.append(here)
+    if items.count(-1) > 1:
         return ShapeInput(1, reason="two dimensions of the new shape depend on the input's size")
-    if inferred and allow_zero and has_zero:
+    if -1 in items and allow_zero and has_zero:
         return ShapeInput(1, reason="allowzero with a zero in the shape rules out -1")
-    return ShapeInput(1, tuple(items), copies_zero=copies and allow_zero)
+    # A -1 that the model has already failed wherever a copied size is 0; a new one must not.
+    is_new = any(item == -1 and target[index] != -1 for index, item in enumerate(items))
+    if is_new and not all(dim is not None and symbolic.is_at_least(dim, 1) for dim in copied):
+        return ShapeInput(1, reason="a dimension to infer stands beside one that can be 0")
+    return ShapeInput(1, tuple(items), copies_zero=allow_zero and not has_zero and bool(copied))
 
 
 def _expand(inference: Inference, node: ir.Node) -> ShapeInput:

@@ -99,9 +99,11 @@ def _reshape(inputs: RuleInputs) -> list[Dims] | None:
         elif isinstance(item, int) and item < 0:
             inferred = index
             dims.append(None)
-        elif item is not None and symbolic.is_at_least(item, 0):
-            # A symbol that is zero would copy the input's dimension: zero there as well, or the
-            # model fails. Either way the symbol stands for the size.
+        elif (
+            item is not None
+            and symbolic.is_at_least(item, 0)
+            and (allow_zero or _is_size(item, index, data))
+        ):
             dims.append(item)
         else:
             dims.append(None)
@@ -117,6 +119,22 @@ def _reshape(inputs: RuleInputs) -> list[Dims] | None:
             )
         ]
     return [tuple(inputs.named(dim) for dim in dims)]
+
+
+def _is_size(item: Dim, index: int, data: Dims | None) -> bool:
+    """True if an element >= 0 of Reshape's target is the size that comes out.
+
+    A symbol that is zero in a run copies the input's dimension there, which is zero as well if it
+    is a multiple of the symbol. Elsewhere a symbol counts as the size if the input is empty
+    whenever it is zero, as T in `[N, T, 4, 8] -> [N, 4, T, 8]`. That is a limit: in a run over such
+    an empty input, where the target has a -1 or a second zero, the dimension may be another one.
+    Without it the dynamic shapes of attention would be lost.
+    """
+    if symbolic.is_at_least(item, 1) or (data is not None and index >= len(data)):
+        return True  # zero has nothing to copy there, so that the model fails
+    if data is None:
+        return False
+    return item in data or symbolic.exact_div(symbolic.product(data) or 1, item) is not None
 
 
 def _rest(data: Dims, others: Sequence[Dim]) -> Dim | None:
@@ -175,6 +193,13 @@ def _range(inputs: RuleInputs) -> list[Dims] | None:
     return [(inputs.symbols.fresh(),)]
 
 
+def _total(sizes: Sequence[Dim]) -> Dim | None:
+    total: Dim | None = 0
+    for size in sizes:
+        total = None if total is None else symbolic.add(total, size)
+    return total
+
+
 def _concat(inputs: RuleInputs) -> list[Dims] | None:
     shapes = [inputs.dims(i) for i in range(len(inputs.facts))]
     known = [shape for shape in shapes if shape is not None]
@@ -184,19 +209,23 @@ def _concat(inputs: RuleInputs) -> list[Dims] | None:
     if any(len(shape) != rank for shape in known) or not rank:
         return None
     axis = int_attribute(inputs.node, "axis", 1) % rank
-    # All inputs agree on the other axes: an integer says more than a symbol.
-    dims: list[Dim] = [
-        next((shape[i] for shape in known if isinstance(shape[i], int)), known[0][i])
-        for i in range(rank)
-    ]
-    total: Dim | None = 0
-    for shape in shapes:
-        total = None if shape is None or total is None else symbolic.add(total, shape[axis])
-    if total is None:
-        complete = len(known) == len(shapes)
-        key = ("concat", tuple(shape[axis] for shape in known))
-        total = inputs.symbols.keyed(key) if complete else inputs.symbols.fresh()
-    dims[axis] = total
+    complete = len(known) == len(shapes)
+    # Only parts with elements must agree on the other axes; runtimes take empty ones of any shape.
+    full = next((shape for shape in known if all(symbolic.is_at_least(d, 1) for d in shape)), None)
+    dims: list[Dim] = []
+    for i in range(rank):
+        sizes = tuple(shape[i] for shape in known)
+        dim: Dim | None = None
+        if i == axis:
+            dim = _total(sizes) if complete else None
+        elif full is not None:
+            dim = full[i]
+        elif complete and len(set(sizes)) == 1:
+            dim = sizes[0]
+        if dim is None:
+            key = ("concat", axis, i, tuple(known))
+            dim = inputs.symbols.keyed(key) if complete else inputs.symbols.fresh()
+        dims.append(dim)
     return [tuple(dims)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,8 @@ FEEDABLE = frozenset(
         *(ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E5M2),
     }
 )
+# Larger arrays come from a mistake, and would fill the memory before anything could fail.
+_MOST_ELEMENTS = 1 << 29
 # Without a free dimension only the values differ from run to run.
 _SETS_OF_FIXED_SHAPE = 2
 
@@ -96,8 +99,16 @@ class InputPlan:
         return with_totals({**sizes, **self.bound}, self.kinds) | dict(self.bound)
 
     def build(self, sizes: Sizes, run: int) -> InputSet:
-        """Makes the inputs of one run."""
+        """Makes the inputs of one run.
+
+        Raises:
+            CannotRunError: They are too large to be made.
+        """
         given = self.data[run % len(self.data)].arrays if self.data else {}
+        for spec in self.specs:
+            shape = spec.shape(sizes)
+            if spec.name not in given and math.prod(shape) > _MOST_ELEMENTS:
+                raise CannotRunError(f"input {spec.name!r} of shape {list(shape)} is too large")
         scene = make_scene(self.specs, self.kinds, sizes, run, self.seed)
         feeds = {
             spec.name: given[spec.name] if spec.name in given else fill(spec, scene)
@@ -172,10 +183,6 @@ def plan_inputs(
         if plan.free or given
         else dataclasses.replace(plan, sets=min(sets, _SETS_OF_FIXED_SHAPE))
     )
-
-
-# The name that `optimize` calls it by.
-input_sets = plan_inputs
 
 
 def synthesize(

@@ -5,8 +5,12 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import functools
+import os
 import re
-from collections.abc import Mapping, Sequence
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,16 +19,18 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxopt.core.errors import MissingDependencyError, OnnxOptError, SaveError
+from onnxopt.graph.loading import load_model
 from onnxopt.runtime.skeleton import serialize_skeleton
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-ModelSource = str | Path | bytes | ir.Model
 Optimization = Literal["all", "extended", "basic", "disabled"]
 Feeds = Mapping[str, Any]
 
 CPU = ("CPUExecutionProvider",)
+# The working directory belongs to the whole process.
+_CHDIR = threading.Lock()
 _FATAL_ONLY = 4
 _LONGEST_REASON = 400
 # "[ONNXRuntimeError] : 1 : FAIL : ", paths of ONNX Runtime's sources, the C++ signature after them.
@@ -50,6 +56,23 @@ class CannotRunError(OnnxOptError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedFile(os.PathLike[str]):
+    """A model file that has to load from anywhere: it is opened from another working directory.
+
+    Attributes:
+        path: Its absolute path.
+    """
+
+    path: str
+
+    def __fspath__(self) -> str:
+        return self.path
+
+
+ModelSource = str | Path | SavedFile | bytes | ir.Model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +160,8 @@ def open_session(
     A model in memory is not written to disk: its structure is serialized without the large weights,
     which are handed over beside it, so that models beyond protobuf's 2 GB load as well.
 
+    A file goes to ONNX Runtime by its path, except where that is not UTF-8.
+
     Args:
         model: Path, serialized bytes, or a model in memory, which is left as it is.
         optimization: How far ONNX Runtime may rewrite the graph on load.
@@ -174,6 +199,8 @@ def open_session(
         options.profile_file_prefix = profile_prefix
     source: str | bytes
     weights: list[Any] = []
+    model = _openable(model)
+    _give_back_freed_memory()
     try:
         if isinstance(model, ir.Model):
             source, tensors = serialize_skeleton(model)
@@ -184,13 +211,14 @@ def open_session(
                 ]
                 options.add_external_initializers(list(tensors), weights)
         else:
-            source = model if isinstance(model, bytes) else str(model)
-        native = runtime.InferenceSession(
-            source,
-            options,
-            providers=list(providers),
-            disabled_optimizers=list(disabled_optimizers),
-        )
+            source = model if isinstance(model, bytes) else os.fspath(model)
+        with _elsewhere(isinstance(model, SavedFile)):
+            native = runtime.InferenceSession(
+                source,
+                options,
+                providers=list(providers),
+                disabled_optimizers=list(disabled_optimizers),
+            )
     except _runtime_errors() as error:
         raise CannotRunError(one_line(error)) from error
     return Session(native, weights)
@@ -209,19 +237,82 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."
 
 
+def require_runtime() -> None:
+    """Imports ONNX Runtime, so that it is known before any other work whether models can be run.
+
+    Raises:
+        MissingDependencyError: It is not installed, or does not load.
+    """
+    load_runtime()
+
+
 def load_runtime() -> Any:
     """Imports ONNX Runtime.
 
     Raises:
-        MissingDependencyError: It is not installed.
+        MissingDependencyError: It is not installed, or does not load.
     """
+    advice = "pip install 'onnxopt[cpu]' (or 'onnxopt[gpu]'), or go without a check: --guard off"
     try:
         import onnxruntime
     except ImportError as error:
-        raise MissingDependencyError(
-            "ONNX Runtime is needed to run models: pip install onnxopt[cpu] (or onnxopt[gpu])"
-        ) from error
+        _raise_interrupt(error)
+        if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
+            reason = "is needed to run models"
+        else:
+            reason = f"is installed but does not load ({one_line(error)})"
+        raise MissingDependencyError(f"ONNX Runtime {reason}: {advice}") from error
+    if not hasattr(onnxruntime, "InferenceSession"):  # a folder that an uninstallation left
+        raise MissingDependencyError(f"ONNX Runtime is installed incompletely: {advice}")
     return onnxruntime
+
+
+def _raise_interrupt(error: BaseException) -> None:
+    """Raises the interrupt that an import in C made an ImportError of, if there is one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (KeyboardInterrupt, SystemExit)):
+            raise cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _openable(model: ModelSource) -> ModelSource:
+    """The model; loaded if its path is one that ONNX Runtime cannot be given."""
+    if isinstance(model, (bytes, ir.Model)):
+        return model
+    try:
+        os.fspath(model).encode()
+    except UnicodeEncodeError:
+        try:
+            return load_model(model)
+        except OnnxOptError as error:
+            raise CannotRunError(str(error)) from error
+    return model
+
+
+def _give_back_freed_memory() -> None:
+    """Returns what an earlier session freed to the system: the C library may keep gigabytes."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # not on every C library
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def _elsewhere(away: bool) -> Iterator[None]:
+    """Another working directory, of the whole process, for the moment."""
+    try:
+        before = Path.cwd() if away else None
+    except FileNotFoundError:
+        before = None  # it was deleted: no relative path leads anywhere
+    if before is None:
+        yield
+        return
+    with _CHDIR:
+        os.chdir(before.anchor)
+        try:
+            yield
+        finally:
+            os.chdir(before)
 
 
 @functools.cache

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxopt.core.errors import InvalidInputError
+from onnxopt.runtime.user_file import read_file
 from onnxopt.runtime.user_files import read_files
 from onnxopt.runtime.user_functions import call_data_function, find_function, names_function
 
@@ -75,7 +76,10 @@ def read_user_data(data: Any, inputs: Mapping[str, ir.Value]) -> tuple[UserData,
         text = os.fspath(data)
         if names_function(text):
             return _from_function(find_function(text), inputs, text)
-        return tuple(_checked(arrays, inputs, source) for source, arrays in read_files(Path(text)))
+        path = Path(text)
+        if path.is_dir():
+            return tuple(_checked(arrays, inputs, source) for source, arrays in read_files(path))
+        return (_checked(read_file(path, inputs), inputs, path.name),)
     if callable(data):
         return _from_function(data, inputs, getattr(data, "__name__", "the function"))
     if isinstance(data, Sequence):

@@ -1,47 +1,50 @@
-"""Opening a saved model again, away from where it was made, and running it."""
+"""Proving a saved file: nothing dangles, it opens away from where it was made, and is at parity."""
 
 from __future__ import annotations
 
 import os
-import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import onnx
+from typing import TYPE_CHECKING
 
 from onnxopt.core.errors import SaveError
-from onnxopt.runtime.session import CannotRunError, Feeds, open_session
+from onnxopt.graph.mapped import DataFile
+from onnxopt.graph.skeleton import cut_weights
+from onnxopt.runtime.inputs import InputPlan, InputSet
+from onnxopt.runtime.parity import check_parity
+from onnxopt.runtime.parity_result import ParityResult
+from onnxopt.runtime.session import ModelSource, SavedFile
 
-# The working directory belongs to the whole process.
-_CHDIR = threading.Lock()
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, TensorProto
 
 
-def verify_saved(path: str | os.PathLike[str], feeds: Feeds) -> None:
-    """Proves that a saved file loads and runs on its own.
+def verify_saved(
+    path: str | os.PathLike[str],
+    original: ModelSource,
+    input_sets: InputPlan | Sequence[InputSet] | None = None,
+) -> ParityResult:
+    """Opens a saved file as any other program does and compares it with the original.
 
-    The working directory of the whole process is another one for the moment: relative paths that
-    other threads open meanwhile may be missed.
+    The working directory of the whole process is another one while the file is opened: relative
+    paths that other threads open meanwhile may be missed.
 
     Args:
         path: The saved model.
-        feeds: Inputs that the model is known to run on.
+        original: The reference.
+        input_sets: Inputs, or the plan to make them; by default planned from the original.
+
+    Returns:
+        Whether it is at parity. A file that does not load or run is not.
 
     Raises:
-        SaveError: Its external data is dangling, or it does not load or run.
+        SaveError: Its external data is dangling.
+        MissingDependencyError: ONNX Runtime is not installed.
     """
     # Resolved before the working directory changes.
     absolute = Path(path).resolve()
     _check_external_data(absolute)
-    with _elsewhere():
-        try:
-            session = open_session(
-                absolute, optimization="disabled", spinning=False, reuse_memory=False
-            )
-            session.run(feeds)
-        except CannotRunError as error:
-            raise SaveError(f"{path}: the saved model does not run: {error.reason}") from error
+    return check_parity(original, SavedFile(str(absolute)), input_sets=input_sets)
 
 
 def _check_external_data(path: Path) -> None:
@@ -49,8 +52,9 @@ def _check_external_data(path: Path) -> None:
 
     ONNX Runtime accepts some that only resolve on this machine.
     """
-    model = onnx.load(path, load_external_data=False)
-    for tensor in _tensors(model.graph):
+    import onnx
+
+    for tensor in _tensors(_without_weights(path).graph):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -67,7 +71,18 @@ def _check_external_data(path: Path) -> None:
             raise SaveError(f"{path}: {location} ends before the data of {tensor.name!r}")
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+def _without_weights(path: Path) -> ModelProto:
+    """The model's message, of which large weights are not even read."""
+    import onnx
+
+    with path.open("rb") as file:
+        data = DataFile(file.fileno(), str(path))
+    proto = onnx.ModelProto()
+    proto.ParseFromString(cut_weights(data.view(), data.release).message)
+    return proto
+
+
+def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
@@ -78,14 +93,3 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield from _tensors(attribute.g)
             for inner in attribute.graphs:
                 yield from _tensors(inner)
-
-
-@contextmanager
-def _elsewhere() -> Iterator[None]:
-    with _CHDIR, tempfile.TemporaryDirectory() as folder:
-        before = Path.cwd()
-        os.chdir(folder)
-        try:
-            yield
-        finally:
-            os.chdir(before)

@@ -26,6 +26,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from onnxopt.core.errors import InvalidInputError
 from onnxopt.core.passes import Pass, PassResult
 from onnxopt.graph.folding import Folding
 
@@ -37,11 +38,19 @@ class FoldConstants(Pass):
     Attributes:
         max_growth: By how many bytes one folded value may exceed the initializers that it makes
             obsolete. All of them together may exceed four times this, or 5 % of the weights.
+            Results of at most 64 bytes (shapes, axes) are free.
+
+    Raises:
+        InvalidInputError: `max_growth` is negative.
     """
 
     name: ClassVar[str] = "fold-constants"
 
     max_growth: int = 1 << 20
+
+    def __post_init__(self) -> None:
+        if self.max_growth < 0:
+            raise InvalidInputError(f"{self.name}: max-growth is {self.max_growth}, not 0 or more")
 
     def call(self, model: ir.Model) -> PassResult:
         """Folds in place. Types and shapes on all values are inferred anew on the way."""

@@ -4,19 +4,25 @@
 
 A float32 below 1.18e-38 is stored without a leading one. CPUs compute with such numbers in
 microcode, up to a hundred times slower, and a trained model holds thousands of them where
-regularization pushed weights towards zero. The change is at most 1.18e-38 (2.3e-308 in float64)
-times what the weight is multiplied with; signs are kept. bfloat16 has the exponents of float32 and
-is treated the same. float16 is not: its denormals are ordinary numbers once they are converted to
-the float32 that CPUs compute in.
+regularization pushed weights towards zero. Signs are kept. bfloat16 has the exponents of float32
+and is treated the same. float16 is not: its denormals are ordinary numbers once they are converted
+to the float32 that CPUs compute in.
+
+A weight is changed only where all of its users add it or multiply with it: MatMul, Gemm, Conv, the
+recurrent layers, scale and bias of normalizations, attention, Add, Sub and Mul, also behind nodes
+that only move data. What such a node computes then changes by at most 1.18e-38 (2.3e-308 in
+float64) times what the weight is multiplied with, summed over the products of one element. That is
+less than float can tell from zero as long as activations are of ordinary size; an activation of
+1e38 times a denormal weight was 1 and is 0 now.
 
 Every weight is read once, in chunks that fit a cache, and only a tensor that has denormals is
 copied; one of more than 16 MiB is replaced by a tensor that is computed from the original whenever
 it is read.
 
 Refused, each with its reason: an initializer that is also a graph input or a graph output; a single
-number, which may guard a division; a tensor by which something is divided, or that something is
-compared with or limited by, since there zero is a different thing than almost zero. Constant nodes
-and the initializers of subgraphs are treated like those of the main graph, and so are Constants in
+number, which may guard a division; a tensor with any other user, since zero may be a different
+thing than almost zero to it, as it is to Div, Ceil, Cast to bool, Max and Equal. Constant nodes and
+the initializers of subgraphs are treated like those of the main graph, and so are Constants in
 functions.
 """
 
@@ -24,7 +30,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,6 +40,7 @@ from numpy.typing import NDArray
 from onnxopt.core.passes import Pass, PassResult, Refusal
 from onnxopt.core.walking import graph_tree
 from onnxopt.graph.mapped import tensor_chunks
+from onnxopt.graph.values import int_attribute
 
 _RULE = "denormal-weight"
 _CHUNK_BYTES = 1 << 18
@@ -46,22 +53,29 @@ _FORMATS: dict[ir.DataType, tuple[str, int, int]] = {
     ir.DataType.DOUBLE: ("u8", 1 << 63, (1 << 52) - 1),
     ir.DataType.BFLOAT16: ("u2", 1 << 15, (1 << 7) - 1),
 }
-# Operators to which zero is a different thing than almost zero, with the inputs concerned.
-_SENSITIVE: dict[str, tuple[int, ...]] = {
-    "Div": (1,),
-    "Mod": (0, 1),
-    "Reciprocal": (0,),
-    "Log": (0,),
-    "Pow": (0,),
-    "Sign": (0,),
-    "QuantizeLinear": (1,),
-    "Clip": (1, 2),
-    **dict.fromkeys(("Max", "Min"), tuple(range(8))),
-    **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), (0, 1)),
+# Operators that only add an input or multiply with it, with these inputs.
+_LINEAR: dict[str, Container[int]] = {
+    **dict.fromkeys(("Add", "Sub", "Mul", "MatMul"), (0, 1)),
+    **dict.fromkeys(("Gemm", "Conv", "ConvTranspose", "Attention"), (0, 1, 2)),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), (0, 1, 2, 3, 5, 6, 7)),
+    **dict.fromkeys(("BatchNormalization", "InstanceNormalization"), (1, 2)),
+    **dict.fromkeys(("LayerNormalization", "GroupNormalization"), (1, 2)),
+    **dict.fromkeys(("RMSNormalization", "SimplifiedLayerNormalization", "PRelu"), (1,)),
+    **dict.fromkeys(("com.microsoft.FusedMatMul", "com.microsoft.TransposeMatMul"), (0, 1)),
+    **dict.fromkeys(("com.microsoft.FusedGemm", "com.microsoft.FusedConv"), (0, 1, 2)),
+    **dict.fromkeys(("com.microsoft.BiasGelu", "com.microsoft.FastGelu"), (1,)),
+    **dict.fromkeys(("com.microsoft.Attention", "com.microsoft.GroupQueryAttention"), (0, 1, 2)),
+    "com.microsoft.MultiHeadAttention": (0, 1, 2, 3),
+    "com.microsoft.SkipLayerNormalization": (2, 3),
+    "com.microsoft.SkipSimplifiedLayerNormalization": (2,),
 }
-_MOVES = frozenset(
-    ["Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Slice"]
-)
+_MOVES: dict[str, Container[int]] = {
+    **dict.fromkeys(("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"), (0,)),
+    **dict.fromkeys(("Expand", "Slice", "Split", "Gather", "Cast"), (0,)),
+    "Concat": range(1 << 16),
+}
+# Types in which a denormal of `_FORMATS` is no larger than what they round away anyway.
+_CASTS = (ir.DataType.FLOAT, ir.DataType.BFLOAT16, ir.DataType.FLOAT16)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,21 +130,28 @@ def _reason(value: ir.Value, tensor: ir.TensorProtocol) -> str:
         return "it is a graph output"
     if tensor.size == 1:
         return "a single number costs no time and may guard a division"
-    sensitive = _sensitive_user(value)
-    if sensitive is not None:
-        return f"zero is a different thing than almost zero to its user {sensitive}"
+    return _refused_by_users(value)
+
+
+def _refused_by_users(value: ir.Value) -> str:
+    seen, reached = {value}, [value]
+    while reached:
+        moved = reached.pop()
+        if moved.is_graph_output():
+            return "it is moved to a graph output"
+        for node, index in moved.uses():
+            name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+            if index in _LINEAR.get(name, ()):
+                continue
+            if index not in _MOVES.get(name, ()) or not _stays_float(node):
+                return f"zero may be a different thing than almost zero to its user {name}"
+            reached.extend(output for output in node.outputs if output not in seen)
+            seen.update(node.outputs)
     return ""
 
 
-def _sensitive_user(value: ir.Value) -> str | None:
-    pending = [value]
-    while pending:
-        for node, index in pending.pop().uses():
-            if index in _SENSITIVE.get(node.op_type, ()) and not node.domain:
-                return node.op_type
-            if node.op_type in _MOVES and index == 0:
-                pending.extend(node.outputs)
-    return None
+def _stays_float(node: ir.Node) -> bool:
+    return node.op_type != "Cast" or int_attribute(node, "to", 0) in _CASTS
 
 
 def _bit_chunks(tensor: ir.TensorProtocol) -> Iterator[NDArray[Any]]:

@@ -12,8 +12,10 @@
 Indices are constants. A negative index counts from the end of its own input; it is made positive
 if that size is known, and the Gather is left alone otherwise.
 
-Refused: a Gather that others use, where nothing would be saved. Several Gathers with scalar indices
-over one tensor (q, k and v of an attention) stay as they are. Subgraphs are rewritten too.
+Refused: the Squeeze of a Slice, and the Unsqueeze of a Gather, that others read too, since nothing
+would be saved. A Gather with other readers is bypassed and stays for them. Several Gathers with
+scalar indices over one tensor (q, k and v of an attention) stay as they are. Subgraphs are
+rewritten too.
 """
 
 from __future__ import annotations
@@ -31,12 +33,13 @@ from onnxopt.core.passes import RewritePass
 from onnxopt.graph.values import constant, dims, int_attribute, opset_version, rank
 from onnxopt.passes.cleanup.single_node import (
     NodeRule,
+    found,
     ints_parameter,
     no_match,
     only_user,
     producer_of,
 )
-from onnxopt.passes.cleanup.slices import slice_bounds
+from onnxopt.passes.cleanup.slices import TO_THE_END, slice_bounds
 
 Indices = NDArray[np.int64]
 
@@ -69,21 +72,17 @@ class MergeGathers(RewritePass):
 class _PlannedRule(NodeRule):
     """Finds a plan in `check` and builds it in `rewrite`."""
 
-    _found: _Plan | None = None
-
     def plan(self, node: ir.Node, version: int) -> _Plan | None:
         """What replaces the node, or None."""
         raise NotImplementedError
 
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         """Finds the plan."""
-        self._found = self.plan(context.root, opset_version(context.root, context.model))
-        return no_match() if self._found is None else MatchResult()
+        plan = self.plan(context.root, opset_version(context.root, context.model))
+        return no_match() if plan is None else found(plan=plan)
 
-    def rewrite(self, op: Any, root: ir.Value) -> Any:
+    def rewrite(self, op: Any, root: ir.Value, plan: _Plan) -> Any:
         """Builds it."""
-        plan = self._found
-        assert plan is not None
         if plan.indices is None:
             return plan.source
         if plan.of_shape:
@@ -211,7 +210,7 @@ def _single_position(node: ir.Node, axis: int) -> int | None:
     if bounds is None or list(bounds) != [axis] or bounds[axis].step != 1:
         return None
     start, end = bounds[axis].start, bounds[axis].end
-    last = start == -1 and end >= 2**31 - 1
+    last = start == -1 and end >= TO_THE_END
     return start if last or end == start + 1 != 0 else None
 
 

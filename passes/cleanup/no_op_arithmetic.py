@@ -10,7 +10,9 @@
     (x * c1) * c2                                       -> x * (c1 * c2)
 
 The neutral operand is a constant, or a constant that Expand or ConstantOfShape fills a shape with.
-x + 0 is x except that -0.0 becomes 0.0, which compares equal. x * 0 stays, since NaN * 0 is NaN.
+x * 0 stays, since NaN * 0 is NaN. Two differences remain: -0.0 + 0 was 0.0 and is -0.0 now, which
+compares equal; and a Clip without bounds, which by the standard clips to the largest finite numbers
+of the type, no longer turns an infinity into one of them.
 
 Refused: a neutral operand that would broadcast x to another shape, or whose shape is not provably
 covered by that of x; below opset 17 also the scale of ones and the bias of zeros of a decomposed
@@ -19,7 +21,8 @@ LayerNormalization, without which ONNX Runtime does not fuse it.
 Constants are gathered only if the first result has no other use, the new constant is no larger than
 the two and, for floats, only if it is finite and not denormal; it then rounds once instead of
 twice, a difference of one unit in the last place (`reassociate` turns this off for floats; integers
-wrap around and are exact). Subgraphs are rewritten too.
+wrap around and are exact). What overflowed in between no longer does: (1e20 * 1e30) * 1e-30 was
+infinite in float and is 1e20. Subgraphs are rewritten too.
 """
 
 from __future__ import annotations
@@ -79,7 +82,11 @@ def _is_filled(value: ir.Value | None, number: float | bool) -> bool:
         return _is_filled(producer.inputs[0], number)
     if producer is not None:
         fill = producer.attributes.get("value")
-        return bool((0.0 if fill is None else fill.as_tensor().numpy().item()) == number)
+        if fill is None:
+            return number == 0 and not isinstance(number, bool)
+        item = fill.as_tensor().numpy().item()
+        # 1 == True in Python, but a float 1 or 0 in a Where is no copy of its condition.
+        return bool(item == number) and isinstance(item, bool) == isinstance(number, bool)
     if isinstance(number, bool):
         array = constant(value)
         if array is None or array.dtype.kind != "b" or array.size == 0:
@@ -186,7 +193,9 @@ class _GatherConstants(NodeRule):
             return no_match()
         first, second = inner_operands[1], operands[1]
         is_float = first.dtype.kind == "f"
-        if first.dtype.kind not in "iuf" or (is_float and not self._floats) or node.attributes:
+        if first.dtype.kind not in "iuf" or (is_float and not self._floats):
+            return no_match()
+        if node.attributes or inner.attributes:  # how operands broadcast before opset 7
             return no_match()
         if not only_user(inner.outputs[0]):
             return refuse("the result before the second constant has other uses", node)

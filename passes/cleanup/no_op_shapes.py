@@ -42,9 +42,7 @@ from onnxopt.graph.values import (
     static_dims,
 )
 from onnxopt.passes.cleanup.single_node import Source, bypass_rules, has_input, ints_parameter
-
-# From here on an end of a Slice means "to the end": exporters write INT32_MAX or INT64_MAX.
-_TO_THE_END = 2**31 - 1
+from onnxopt.passes.cleanup.slices import TO_THE_END
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,7 +107,7 @@ def _slice(node: ir.Node, version: int) -> ir.Value | None:
         if isinstance(size, int):
             whole = (start == 0 or start <= -size) and end >= size
         else:
-            whole = (start == 0 or start <= -_TO_THE_END) and end >= _TO_THE_END
+            whole = (start == 0 or start <= -TO_THE_END) and end >= TO_THE_END
         if not whole:
             return None
     return x

@@ -30,6 +30,7 @@ from onnxopt.core.names import Names
 from onnxopt.core.passes import Pass, PassResult
 from onnxopt.core.removal import remove_dead
 from onnxopt.core.rewriting import replace_value
+from onnxopt.core.walking import all_graphs
 from onnxopt.graph.values import constant, opset_version, rank
 from onnxopt.passes.cleanup.layouts import Flip, Perm, flip, flipped_constant, inverse
 from onnxopt.passes.cleanup.min_cut import UNLIMITED, Network
@@ -48,13 +49,13 @@ class PushTransposes(Pass):
         """Goes over the permutations of each graph until none saves a Transpose."""
         rewrites: Counter[str] = Counter()
         names: Names | None = None
-        for graph in list(model.graphs()):
+        for graph in list(all_graphs(model)):
             pending = _directions(graph)
             while pending:
-                count = len(list(_transposes(graph)))
                 region = _Region(model, graph, *pending.pop())
                 if not region.solve():
                     continue
+                count = len(list(_transposes(graph)))
                 names = names or Names(model)
                 _Rewriter(region, names).run()
                 saved = count - len(list(_transposes(graph)))

@@ -3,23 +3,26 @@
     R2(R1(x))                            -> x                    y has the shape of x
     Squeeze(Unsqueeze(x, a), a)          -> x                    and the other way round
     Unsqueeze(Unsqueeze(x, a), b)        -> Unsqueeze(x, a + b)  axes renumbered; Squeeze likewise
+    Squeeze(Unsqueeze(x, a), b)          -> Unsqueeze(x, c)      one of both is enough; or Squeeze
     R2(R1(x))                            -> Reshape(x, s)        s from the shapes of x and y
-    Reshape(R1(x), s)                    -> Reshape(x, s)        s without a 0
+    Reshape(R1(x), s)                    -> Reshape(x, s)        s copies nothing that R1 changes
     Squeeze(Reduce(x, a, keepdims=1), a) -> Reduce(x, a, keepdims=0), and Unsqueeze the other way
 
 All four keep the order of the elements, so that only the last shape counts. An entry 0 of a target
 copies the dimension of *its* input and -1 is what is left over: the merged target is therefore
 written anew from the shapes, with 0 where x has the same symbol at the same place and -1 for at
-most one more. A target that is computed at run time is kept if none of its parts can be a 0.
+most one more. A symbol may stand for 0, and runtimes cannot infer a -1 beside a dimension of 0:
+both together are written only if what is copied is at least 1, or if the chain says the same -1.
+Otherwise the target of the last Reshape is kept, constant or computed, if each of its entries
+provably is no 0 or copies a dimension that x and R1(x) share.
 
-Refused: two or more dimensions that no constant target can say; a size that is 0. Subgraphs are
-rewritten too.
+Refused: dimensions that no constant target can say; a size that is 0. Subgraphs are rewritten too.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,16 +31,20 @@ from onnxscript.rewriter.pattern import MatchResult, RewriteRule
 
 from onnxopt.core.passes import RewritePass
 from onnxopt.graph.values import (
-    constant,
-    constant_ints,
     dims,
     int_attribute,
     opset_version,
     rank,
     same_shape,
 )
+from onnxopt.passes.cleanup.reshape_targets import (
+    means_the_same,
+    reshape_target,
+    symbols_beside_minus_one,
+)
 from onnxopt.passes.cleanup.single_node import (
     NodeRule,
+    found,
     ints_parameter,
     no_match,
     only_user,
@@ -51,7 +58,8 @@ _REDUCTIONS = (
     *("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"),
     *("ArgMax", "ArgMin"),
 )
-Dims = Sequence[int | str | None]
+# Op type ("" for none), input, and axes or target of what replaces a chain.
+_Plan = tuple[str, ir.Value, tuple[int, ...] | ir.Value]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,27 +78,6 @@ class MergeReshapes(RewritePass):
         return [*reductions, *chains]
 
 
-def reshape_target(source: Dims | None, wanted: Dims) -> tuple[int, ...] | None:
-    """A constant target with which Reshape turns the shape `source` into `wanted`, or None."""
-    target: list[int] = []
-    for position, size in enumerate(wanted):
-        if isinstance(size, int):
-            if size == 0:
-                return None
-            target.append(size)
-        elif size is not None and _size_at(source, position) == size:
-            target.append(0)
-        elif -1 in target:
-            return None
-        else:
-            target.append(-1)
-    return tuple(target)
-
-
-def _size_at(shape: Dims | None, position: int) -> int | str | None:
-    return None if shape is None or position >= len(shape) else shape[position]
-
-
 class _Chain(NodeRule):
     """Two nodes that only change the shape."""
 
@@ -100,15 +87,14 @@ class _Chain(NodeRule):
         inner = producer_of(node.inputs[0], *RESHAPES)
         if inner is None or inner.inputs[0] is None or opset_version(node, context.model) < 5:
             return no_match()
-        self._plan = _replacement(node, inner)
-        if self._plan is None:
+        plan = _replacement(node, inner)
+        if plan is None:
             return refuse("no constant target gives this shape", node)
-        return MatchResult()
+        return found(plan=plan)
 
-    def rewrite(self, op: Any, root: ir.Value) -> Any:
+    def rewrite(self, op: Any, root: ir.Value, plan: _Plan) -> Any:
         """The input itself, or one node."""
-        assert self._plan is not None
-        op_type, x, target = self._plan
+        op_type, x, target = plan
         if op_type == "":
             return x
         if isinstance(target, ir.Value):
@@ -118,18 +104,13 @@ class _Chain(NodeRule):
         operand = op.initializer(ir.tensor(np.array(target, np.int64)), name=f"{root.name}_shape")
         return op.op(op_type, x, operand)
 
-    _plan: tuple[str, ir.Value, tuple[int, ...] | ir.Value] | None = None
-
 
 def _axes_are_attributes(root: ir.Value) -> bool:
     node = root.producer()
     return node is not None and "axes" in node.attributes
 
 
-def _replacement(
-    node: ir.Node, inner: ir.Node
-) -> tuple[str, ir.Value, tuple[int, ...] | ir.Value] | None:
-    """Op type ("" for none), input, and axes or target of what replaces the chain."""
+def _replacement(node: ir.Node, inner: ir.Node) -> _Plan | None:
     x, y = inner.inputs[0], node.outputs[0]
     assert x is not None
     pair = {node.op_type, inner.op_type}
@@ -138,56 +119,61 @@ def _replacement(
         if axes and inner_axes:
             if len(pair) == 2 and set(axes) == set(inner_axes):
                 return "", x, ()
-            merged = _merged_axes(node.op_type, x, inner_axes, axes) if len(pair) == 1 else None
+            steps = (inner.op_type, inner_axes), (node.op_type, axes)
+            merged = _merged_steps(steps, rank(x))
             if merged is not None:
-                return node.op_type, x, merged
+                return merged[0], x, merged[1]
     if same_shape(x, y):
         return "", x, ()
     shape = dims(y)
-    target = None if shape is None else reshape_target(dims(x), shape)
+    known = symbols_beside_minus_one(inner) | symbols_beside_minus_one(node)
+    target = None if shape is None else reshape_target(dims(x), shape, known)
     if target is not None:
         return "Reshape", x, target
-    if node.op_type == "Reshape" and node.inputs[1] is not None and _copies_nothing(node):
+    if node.op_type == "Reshape" and node.inputs[1] is not None and means_the_same(node, x):
         return "Reshape", x, node.inputs[1]
     return None
 
 
-def _merged_axes(
-    op_type: str, x: ir.Value, inner: Sequence[int], outer: Sequence[int]
-) -> tuple[int, ...] | None:
-    """Axes of one Squeeze or Unsqueeze that does the work of two."""
-    size = rank(x)
-    if size is None and min(*inner, *outer) < 0:
+def _merged_steps(
+    steps: Sequence[tuple[str, tuple[int, ...]]], size: int | None
+) -> tuple[str, tuple[int, ...]] | None:
+    """Op type ("" for none) and axes of one node for Squeezes and Unsqueezes in a row.
+
+    Args:
+        steps: Op types and axes.
+        size: Rank of the input of the first; None if unknown.
+    """
+    every = [axis for _, axes in steps for axis in axes]
+    if size is None:
+        if min(every) < 0:
+            return None
+        size = max(every) + len(every) + 1  # counted from the front: axes behind do not matter
+    left: list[int | None] = list(range(size))  # axes of the input; None is one of size 1 more
+    for op_type, axes in steps:
+        after = len(left) + (len(axes) if op_type == "Unsqueeze" else 0)
+        chosen = {axis % after for axis in axes}
+        if op_type == "Squeeze":
+            left = [axis for place, axis in enumerate(left) if place not in chosen]
+        else:
+            old = iter(left)
+            left = [None if place in chosen else next(old) for place in range(after)]
+    # By number of axes in front that are neither: ones between the same two axes are the same.
+    kept = {axis for axis in left if axis is not None}
+    removed = _places(axis for axis in range(size) if axis not in kept)
+    added = _places(place for place, axis in enumerate(left) if axis is None)
+    for axis, front in list(removed.items()):
+        same = next((place for place in added if added[place] == front), None)
+        if same is not None:
+            del removed[axis], added[same]
+    if removed and added:
         return None
-    known = size if size is not None else max(*inner, *outer) + len(inner) + len(outer) + 1
-    grow = 1 if op_type == "Unsqueeze" else -1
-    middle, final = known + grow * len(inner), known + grow * (len(inner) + len(outer))
-    if op_type == "Squeeze":
-        gone = {axis % known for axis in inner}
-        left = [axis for axis in range(known) if axis not in gone]
-        return tuple(sorted(gone | {left[axis % middle] for axis in outer}))
-    added = {axis % final for axis in outer}
-    old = [axis for axis in range(final) if axis not in added]
-    return tuple(sorted(added | {old[axis % middle] for axis in inner}))
+    return ("Squeeze" if removed else "Unsqueeze" if added else ""), (*removed, *added)
 
 
-def _copies_nothing(node: ir.Node) -> bool:
-    """True if no entry of the target of a Reshape can be a 0 that copies a dimension."""
-    target = node.inputs[1]
-    if int_attribute(node, "allowzero", 0) == 1:
-        return False
-    known = constant_ints(target)
-    if known is not None:
-        return 0 not in known
-    # Sizes that are computed are those of tensors; only the constant parts can mean "copy".
-    parts = producer_of(target, "Concat")
-    if parts is None:
-        return producer_of(target, "Shape") is not None
-    for part in parts.inputs:
-        array = constant(part)
-        if array is not None and (array == 0).any():
-            return False
-    return True
+def _places(axes: Iterable[int]) -> dict[int, int]:
+    """For each of some ascending axes, how many axes in front of it are none of them."""
+    return {axis: axis - count for count, axis in enumerate(axes)}
 
 
 class _Reduction(NodeRule):

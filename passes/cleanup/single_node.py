@@ -6,11 +6,20 @@ input, depending on the opset; any producer out of a family; a shape that is equ
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import onnx_ir as ir
-from onnxscript.rewriter.pattern import MatchResult, RewriteRule, RewriteRuleClassBase
+from onnxscript.rewriter._basics import MatchContext
+from onnxscript.rewriter._pattern_ir import GraphPattern
+from onnxscript.rewriter.pattern import (
+    MatchingTracer,
+    MatchResult,
+    MatchStatus,
+    RewriteRule,
+    RewriteRuleClassBase,
+)
 
 from onnxopt.graph.values import constant_ints, opset_version
 
@@ -29,6 +38,14 @@ def refuse(reason: str, node: ir.Node) -> MatchResult:
     return MatchResult().fail(reason, node)
 
 
+def found(**what: Any) -> MatchResult:
+    """A match; `rewrite` gets `what` as keyword arguments, so that no rule has to remember it."""
+    match = MatchResult()
+    for name, value in what.items():
+        match.bind(name, value)
+    return match
+
+
 class NodeRule(RewriteRuleClassBase):
     """Matches every node of one op type; `check` and `rewrite` get its first output as `root`."""
 
@@ -39,12 +56,64 @@ class NodeRule(RewriteRuleClassBase):
     @classmethod
     def rule(cls, *args: Any) -> RewriteRule:
         """The rule, made with the arguments of the constructor."""
-        made: RewriteRule = super().rule(*args)  # type: ignore[no-untyped-call]
-        return made
+        rule = cls(*args)
+        return _OneNodeRule(
+            _one_node(rule.op_type), rule.rewrite, rule.check, name=rule.name, remove_nodes=False
+        )
 
     def pattern(self, op: Any) -> Any:
         """One node, whatever its inputs and attributes are."""
         return getattr(op, self.op_type)(_allow_other_inputs=True, _outputs=["root"])
+
+
+@functools.cache
+def _one_node(op_type: str) -> GraphPattern:
+    """The pattern of `NodeRule`, made once for each op type: rules are made for every run."""
+    pattern = RewriteRule(
+        lambda op: getattr(op, op_type)(_allow_other_inputs=True, _outputs=["root"]), _unused
+    )
+    return pattern._target_pattern
+
+
+def _unused(op: Any) -> None:
+    """Stands where a rule wants its replacement."""
+
+
+class _OneNodeRule(RewriteRule):
+    """A rule whose pattern the driver's index has matched already: only the check is left to run.
+
+    onnxscript's matcher costs four times as much as most checks.
+    """
+
+    def match(
+        self,
+        model: ir.Model,
+        graph_or_function: ir.Graph | ir.Function,
+        node: ir.Node,
+        *,
+        verbose: int | None = None,
+        check_nodes_are_removable: bool = True,
+        tracer: MatchingTracer | None = None,
+    ) -> MatchResult | None:
+        """Binds the node, and what the check finds."""
+        if node.op_type != self._target_pattern.output_node.op_type or node.domain:
+            return None
+        root = node.outputs[0]
+        match = MatchResult()
+        match.add_node(node)
+        match.bind("root", root)
+        match.outputs.append(root)
+        checked = self._condition_function(
+            MatchContext(model, graph_or_function, node, match), root=root
+        )
+        if checked:
+            if isinstance(checked, MatchResult):
+                match.bindings.update(checked.bindings)
+            return match
+        if tracer is not None:
+            match.fail(getattr(checked, "reason", ""), node)
+            tracer.log(self, graph_or_function, node, match, MatchStatus.CONDITION_FAILED)
+        return None
 
 
 class Bypass(NodeRule):
@@ -53,21 +122,18 @@ class Bypass(NodeRule):
     def __init__(self, op_type: str, name: str, source: Source) -> None:
         super().__init__(op_type, name)
         self._source = source
-        self._found: ir.Value | None = None
 
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         """Looks for the value; `rewrite` hands it out."""
         node = context.root
-        found = self._source(node, opset_version(node, context.model))
-        if isinstance(found, str):
-            return refuse(found, node)
-        self._found = found
-        return no_match() if found is None else MatchResult()
+        source = self._source(node, opset_version(node, context.model))
+        if isinstance(source, str):
+            return refuse(source, node)
+        return no_match() if source is None else found(source=source)
 
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value | None:
+    def rewrite(self, op: Any, root: ir.Value, source: ir.Value) -> ir.Value:
         """The value found by `check`."""
-        found, self._found = self._found, None
-        return found
+        return source
 
 
 def bypass_rules(table: Mapping[str, Source]) -> list[RewriteRule]:

@@ -6,7 +6,8 @@
 
 Starts, ends and steps are constants. On the same axis a negative bound counts from the end of its
 own input: it is resolved if that size is known, and merged as it is where it cannot matter (an end
-of the first Slice that the second one leaves alone).
+of the first Slice that the second one leaves alone). Where the size is unknown, an end of INT32_MAX
+or more means "to the end", as exporters write it: no axis is taken to be longer.
 
 Refused: bounds on the same axis whose meaning depends on an unknown size; steps other than 1 on
 the same axis; a first Slice that others than such Slices use, which would stay. Subgraphs are
@@ -28,13 +29,15 @@ from onnxopt.graph.values import dims, int_attribute, opset_version, rank
 from onnxopt.passes.cleanup.single_node import (
     Bypass,
     NodeRule,
+    found,
     ints_parameter,
     no_match,
     producer_of,
     refuse,
 )
 
-_TO_THE_END = 2**31 - 1
+# From here on an end of a Slice means "to the end": exporters write INT32_MAX or INT64_MAX.
+TO_THE_END = 2**31 - 1
 _SHARED = "others read the result of the first Slice, so that it would stay"
 
 
@@ -93,7 +96,7 @@ def _composed(first: Bounds, second: Bounds, size: int | str | None) -> Bounds |
         return Bounds(outer.start + inner.start, outer.start + inner.end, 1)
     if first.start < 0 or second.start < 0:
         return None
-    if second.end >= _TO_THE_END:
+    if second.end >= TO_THE_END:
         return Bounds(first.start + second.start, first.end, 1)
     if first.end < 0 or second.end < 0:
         return None
@@ -123,6 +126,12 @@ def _merged(first: ir.Node, second: ir.Node) -> dict[int, Bounds] | str | None:
 class _Pair(NodeRule):
     """Two Slices in a row."""
 
+    def __init__(self, op_type: str, name: str) -> None:
+        super().__init__(op_type, name)
+        # By first Slice, for one run of the rules: a user that keeps it, or None if there is none.
+        # Hundreds of Slices can read one; asking each of them about all the others is quadratic.
+        self._keepers: dict[ir.Node, ir.Node | None] = {}
+
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         """Constant bounds, and no axis whose two bounds depend on an unknown size."""
         node = context.root
@@ -130,25 +139,41 @@ class _Pair(NodeRule):
         if inner is None or inner.outputs[0].is_graph_output():
             return no_match()
         merged = _merged(inner, node)
-        users = [user for user, _ in inner.outputs[0].uses()]
-        if merged is None or not all(_merged(inner, user) for user in users):
-            return no_match() if merged is None else refuse(_SHARED, node)
+        if merged is None:
+            return no_match()
         if isinstance(merged, str):
             return refuse(merged, node)
-        self._bounds = merged
-        self._attributes = opset_version(node, context.model) < 10
-        return MatchResult()
+        if self._is_kept(inner):
+            return refuse(_SHARED, node)
+        as_attributes = opset_version(node, context.model) < 10
+        return found(x=inner.inputs[0], merged=merged, as_attributes=as_attributes)
 
-    def rewrite(self, op: Any, root: ir.Value) -> Any:
+    def _is_kept(self, inner: ir.Node) -> bool:
+        """True if the first Slice stays, whatever happens to the one that is looked at."""
+        keeper = self._keepers.get(inner)
+        if keeper is not None and not _keeps(inner, keeper):
+            del self._keepers[inner]  # it has been rewritten since
+        if inner not in self._keepers:
+            users = inner.outputs[0].consumers()
+            # Op types first: bounds are read only if nothing simpler decides.
+            users = sorted(users, key=lambda user: user.op_type == "Slice")
+            self._keepers[inner] = next((user for user in users if _keeps(inner, user)), None)
+        return self._keepers[inner] is not None
+
+    def rewrite(
+        self,
+        op: Any,
+        root: ir.Value,
+        x: ir.Value,
+        merged: dict[int, Bounds],
+        as_attributes: bool,
+    ) -> Any:
         """One Slice over all the axes."""
-        node = root.producer()
-        inner = None if node is None or node.inputs[0] is None else node.inputs[0].producer()
-        assert inner is not None
-        axes = sorted(self._bounds)
-        bounds = [self._bounds[axis] for axis in axes]
+        axes = sorted(merged)
+        bounds = [merged[axis] for axis in axes]
         starts, ends = [item.start for item in bounds], [item.end for item in bounds]
-        if self._attributes:
-            return op.Slice(inner.inputs[0], starts=starts, ends=ends, axes=axes)
+        if as_attributes:
+            return op.Slice(x, starts=starts, ends=ends, axes=axes)
         steps = [item.step for item in bounds]
         columns = {"starts": starts, "ends": ends, "axes": axes, "steps": steps}
         if set(steps) == {1}:
@@ -157,10 +182,13 @@ class _Pair(NodeRule):
             op.initializer(ir.tensor(np.array(column, np.int64)), name=f"{root.name}_{name}")
             for name, column in columns.items()
         ]
-        return op.Slice(inner.inputs[0], *operands)
+        return op.Slice(x, *operands)
 
-    _bounds: dict[int, Bounds] = {}  # noqa: RUF012 - replaced, never changed, by each check
-    _attributes = False
+
+def _keeps(inner: ir.Node, user: ir.Node) -> bool:
+    """True if `user` reads the Slice `inner` and does not merge with it."""
+    reads = user.graph is not None and any(value is inner.outputs[0] for value in user.inputs)
+    return reads and not isinstance(_merged(inner, user), dict)
 
 
 def _part_of_concat(node: ir.Node, version: int) -> ir.Value | None:

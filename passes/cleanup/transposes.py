@@ -12,10 +12,10 @@ axes of size 1 does not change the order of the elements in memory. [b, h, s, d]
 [b*h, d, s] -> [b, h, d, s] is what some exporters write for a transposed key; all axes but one must
 be those of x one to one, so that the joined ones are known without computing with symbols.
 
-Refused: a size-1 Transpose whose result no constant target can say (two unknown dimensions that
-move). A Transpose of size-1 axes between other operators stays a Transpose, since it may cancel
-against another one later; a Transpose of a constant is left to constant folding. Subgraphs are
-rewritten too.
+Refused: a size-1 Transpose whose result no constant target can say (an unknown dimension that moves
+beside one that can be 0, as in MergeReshapes). A Transpose of size-1 axes between other operators
+stays a Transpose, since it may cancel against another one later; a Transpose of a constant is left
+to constant folding. Subgraphs are rewritten too.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from onnxscript.rewriter.pattern import MatchResult, RewriteRule
 
 from onnxopt.core.passes import RewritePass
 from onnxopt.graph.values import dims, ints_attribute, opset_version, rank
-from onnxopt.passes.cleanup.reshapes import RESHAPES, Dims, reshape_target
-from onnxopt.passes.cleanup.single_node import NodeRule, no_match, producer_of, refuse
+from onnxopt.passes.cleanup.reshape_targets import Dims, reshape_target, symbols_beside_minus_one
+from onnxopt.passes.cleanup.reshapes import RESHAPES
+from onnxopt.passes.cleanup.single_node import NodeRule, found, no_match, producer_of, refuse
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,16 +64,12 @@ class _Pair(NodeRule):
 
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         """Both permutations are known."""
-        self._plan = _composed(context.root)
-        return no_match() if self._plan is None else MatchResult()
+        composed = _composed(context.root)
+        return no_match() if composed is None else found(x=composed[0], perm=composed[1])
 
-    def rewrite(self, op: Any, root: ir.Value) -> Any:
+    def rewrite(self, op: Any, root: ir.Value, x: ir.Value, perm: tuple[int, ...]) -> Any:
         """One Transpose, or none."""
-        assert self._plan is not None
-        x, perm = self._plan
         return x if perm == tuple(range(len(perm))) else op.Transpose(x, perm=perm)
-
-    _plan: tuple[ir.Value, tuple[int, ...]] | None = None
 
 
 def _composed(node: ir.Node) -> tuple[ir.Value, tuple[int, ...]] | None:
@@ -98,26 +95,24 @@ class _SizeOne(NodeRule):
         if large != sorted(large) or perm == tuple(range(len(perm))):
             return no_match()
         users = [user for user, _ in root.uses()]
-        merges = producer_of(x, *RESHAPES) is not None or (
+        before = producer_of(x, *RESHAPES)
+        merges = before is not None or (
             bool(users)
             and not root.is_graph_output()
             and all(not user.domain and user.op_type in RESHAPES for user in users)
         )
         if not merges:
             return no_match()
-        self._target = reshape_target(shape, [shape[axis] for axis in perm])
-        if self._target is None:
+        known = set() if before is None else symbols_beside_minus_one(before)
+        target = reshape_target(shape, [shape[axis] for axis in perm], known)
+        if target is None:
             return refuse("no constant target gives the shape of this Transpose", node)
-        return MatchResult()
+        return found(x=x, target=target)
 
-    def rewrite(self, op: Any, root: ir.Value) -> Any:
+    def rewrite(self, op: Any, root: ir.Value, x: ir.Value, target: tuple[int, ...]) -> Any:
         """A Reshape, which copies nothing and merges with its neighbours."""
-        node = root.producer()
-        assert node is not None
-        target = ir.tensor(np.array(self._target, np.int64))
-        return op.Reshape(node.inputs[0], op.initializer(target, name=f"{root.name}_shape"))
-
-    _target: tuple[int, ...] | None = None
+        tensor = ir.tensor(np.array(target, np.int64))
+        return op.Reshape(x, op.initializer(tensor, name=f"{root.name}_shape"))
 
 
 class _Joined(NodeRule):
@@ -140,16 +135,11 @@ class _Joined(NodeRule):
         axes = tuple(axis for place in perm for axis in groups[place])
         if None in wanted or tuple(shape[axis] for axis in axes) != wanted:
             return no_match()
-        self._plan = source, axes
-        return MatchResult()
+        return found(x=source, perm=axes)
 
-    def rewrite(self, op: Any, root: ir.Value) -> Any:
+    def rewrite(self, op: Any, root: ir.Value, x: ir.Value, perm: tuple[int, ...]) -> Any:
         """One Transpose of all the axes."""
-        assert self._plan is not None
-        x, perm = self._plan
         return op.Transpose(x, perm=perm)
-
-    _plan: tuple[ir.Value, tuple[int, ...]] | None = None
 
 
 def _groups(shape: Dims, joined: Dims) -> list[list[int]] | None:

@@ -11,6 +11,8 @@ single Min or Max is left alone unless it is a Relu.
 
 Limits are attributes before opset 11 and inputs from then on; Clip of integers exists from opset 12
 on, Relu of integers from 14 on. NaN stays NaN in Relu, Min, Max and Clip of ONNX Runtime alike.
+A missing limit of a Clip counts as none. By the standard it is the largest finite number of the
+type, so that Relu(Clip(inf, 0)) was 3.4e38 and is infinite now.
 
 Refused: an inner value with other users; limits that are computed; a lower limit above the upper
 one, for which opsets disagree; Min and Max of more than two operands or with a constant that
@@ -117,7 +119,7 @@ class _Merge(NodeRule):
         if dtype is None:
             return no_match()
         if inner is None:
-            if node.op_type == "Relu" or not _is_relu(merged, version):
+            if node.op_type == "Relu" or not _is_relu(merged):
                 return no_match()
         elif not only_user(outer.x):
             return refuse("the value between has other users", node)
@@ -141,7 +143,7 @@ class _Merge(NodeRule):
         assert dtype is not None
         limits = {"min": clamp.low, "max": clamp.high}
         result: ir.Value
-        if _is_relu(clamp, version):
+        if _is_relu(clamp):
             result = op.Relu(clamp.x)
         elif version < 11:
             result = op.Clip(clamp.x, **{k: v for k, v in limits.items() if np.isfinite(v)})
@@ -159,11 +161,10 @@ class _Merge(NodeRule):
         return result
 
 
-def _is_relu(clamp: Clamp, version: int) -> bool:
+def _is_relu(clamp: Clamp) -> bool:
     dtype = clamp.x.dtype
     if clamp.low != 0 or dtype is None:
         return False
     if dtype.is_integer():
-        largest = np.iinfo(dtype.numpy()).max
-        return version >= 14 and dtype.is_signed() and clamp.high >= largest
+        return False  # ONNX Runtime has no kernel of Relu for most integer types, but one of Clip
     return clamp.high >= float(dtype.max)

@@ -15,10 +15,14 @@ Behind the node the constant must not enlarge the output: one number per output 
 channel axis. In front of MatMul and Gemm only single numbers are folded: one number per feature is
 the scale of a LayerNormalization that fusions, here and in ONNX Runtime, look for.
 
+In front of a node it must provably leave the shape of x as it is: a constant with as many axes as
+the node needs may give x some of them, and one per channel may repeat a single channel.
+
 Refused: an output with other users; a Div by zero; a constant that varies along another axis; in
-front of a node the last step of an activation (x * Sigmoid(x) * s, Clip(x + 3) / 6), which belongs
-to that activation; a shift in front of a Conv of more than 256 (1 for 16-bit types), where
-W x + W t loses the digits that W (x + t) keeps; what `linear` refuses. Subgraphs are rewritten too.
+front of a node one that may enlarge x, and the last step of an activation (x * Sigmoid(x) * s,
+Clip(x + 3) / 6), which belongs to that activation; a shift in front of a Conv of more than 256 (1
+for 16-bit types), where W x + W t loses the digits that W (x + t) keeps; what `linear` refuses.
+Subgraphs are rewritten too.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult, RewriteRule
 
 from onnxopt.core.passes import RewritePass
-from onnxopt.graph.values import constant, opset_version
+from onnxopt.graph.values import constant, dims, opset_version, rank
 from onnxopt.passes.cleanup.single_node import NodeRule, no_match, only_user, producer_of, refuse
 from onnxopt.passes.fusion.linear import (
     Float64,
@@ -171,6 +175,8 @@ class _BeforeLinear(NodeRule):
         affine = None if number is None else _as_affine(step, number, operands.reversed)
         if affine is None:
             return no_match()
+        if not _keeps_shape(linear, operands.data, array):
+            return refuse("the constant before the node may enlarge what it is combined with", node)
         scale, shift = affine
         if shift is not None:
             reason = _shift_refused(linear, shift)
@@ -193,16 +199,32 @@ class _BeforeLinear(NodeRule):
 
 def _per_input_channel(linear: Linear, array: Any) -> Float64 | None:
     """The constant as a number or, for Conv and ConvTranspose, one per input channel."""
-    rank = len(linear.weight.shape or ()) if linear.is_conv else 2
-    if array.size == 1 and array.ndim <= (rank if linear.node.op_type != "MatMul" else 1):
+    size = _input_rank(linear)
+    if array.size == 1 and array.ndim <= size:
         return np.asarray(array, np.float64).reshape(())
-    if not linear.is_conv or array.ndim > rank:
+    if not linear.is_conv or array.ndim > size:
         return None
-    shape = (1,) * (rank - array.ndim) + tuple(array.shape)
+    shape = (1,) * (size - array.ndim) + tuple(array.shape)
     channels = input_channels(linear)
-    if shape != (1, channels, *(1,) * (rank - 2)):
+    if shape != (1, channels, *(1,) * (size - 2)):
         return None
     return np.asarray(array, np.float64).reshape(-1)
+
+
+def _input_rank(linear: Linear) -> int:
+    """How many axes the input of the node has, at least in case of a MatMul."""
+    if linear.is_conv:
+        return rank(linear.weight) or 0
+    return 2 if linear.node.op_type == "Gemm" else 1
+
+
+def _keeps_shape(linear: Linear, x: ir.Value, array: Any) -> bool:
+    """True if arithmetic of `x` with the constant provably has the shape of `x`."""
+    shape = dims(x)
+    if array.size > 1:
+        return shape is not None and shape[1:2] == (array.size,) and array.ndim <= len(shape)
+    # With fewer axes than the node reads it cannot be the constant that brings them.
+    return array.ndim < _input_rank(linear) or (shape is not None and array.ndim <= len(shape))
 
 
 def _shift_refused(linear: Linear, shift: Float64) -> str | None:

@@ -81,7 +81,7 @@ class _GeluReader(Reader):
             return left / number, values
         self.nodes[node] = None
         left, values = self.factors(node.inputs[0], room - 1)
-        right, more = self.factors(node.inputs[1], room - len(values))
+        right, more = self.factors(node.inputs[1], room - max(1, len(values)))
         return left * right, [*values, *more]
 
     def one_plus(self, value: ir.Value) -> tuple[float, ir.Node] | None:

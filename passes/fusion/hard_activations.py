@@ -64,7 +64,7 @@ class _GateReader(Reader):
     def gate(self, value: ir.Value | None, x: ir.Value | None = None) -> _Gate | None:
         """Reads a gate of `x`; without `x` one of what lies at its bottom, or a swish."""
         node = None if value is None else value.producer()
-        if node is None or node.domain:
+        if node is None or node.domain or not self.spend():
             return None
         gate = self._gate(node, x)
         if gate is not None:
@@ -132,7 +132,7 @@ class _GateReader(Reader):
 
     def _bottom(self, value: ir.Value) -> ir.Value:
         """What remains of `value` below Add, Sub, Mul and Div with one number."""
-        while True:
+        while self.spend():
             node = value.producer()
             if node is None or node.domain or node.op_type not in ("Add", "Sub", "Mul", "Div"):
                 return value
@@ -142,7 +142,8 @@ class _GateReader(Reader):
             elif second is not None and self.number(first) is not None and node.op_type != "Div":
                 value = second
             else:
-                return value
+                break
+        return value
 
 
 class _HardActivation(NodeRule):

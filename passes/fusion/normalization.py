@@ -1,7 +1,8 @@
 """Reads x / sqrt(mean(x^2) + epsilon), the core of LayerNormalization and RMSNormalization.
 
 Exporters spell the quotient as Div by Sqrt, as Mul by Reciprocal(Sqrt), 1 / Sqrt or Pow(.., -0.5),
-and the square as Pow(x, 2) or x * x.
+and the square as Pow(x, 2) or x * x. A number with more axes than what it is combined with would
+add some to the result, which is no normalization then.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from onnxopt.passes.cleanup.single_node import (
     producer_of,
     refuse,
 )
+from onnxopt.passes.fusion.polynomials import number
 
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
@@ -61,14 +63,6 @@ class Quotient:
     below: RootMeanSquare
     nodes: list[ir.Node]
     plain: bool
-
-
-def number(value: ir.Value | None) -> float | None:
-    """The number that a constant with a single element holds."""
-    array = constant(value)
-    if array is None or array.size != 1 or array.dtype.kind not in "iufV":
-        return None
-    return float(array.reshape(-1)[0])
 
 
 def read_quotient(root: ir.Node) -> Quotient | None:
@@ -114,9 +108,9 @@ def read_inverse_root(value: ir.Value | None) -> RootMeanSquare | None:
     below = None
     if node.op_type == "Reciprocal":
         below = read_root(node.inputs[0])
-    elif node.op_type == "Div" and number(node.inputs[0]) == 1.0:
+    elif node.op_type == "Div" and number(*node.inputs) == 1.0:
         below = read_root(node.inputs[1])
-    elif node.op_type == "Pow" and number(node.inputs[1]) == -0.5:
+    elif node.op_type == "Pow" and number(*node.inputs[::-1]) == -0.5:
         below = _mean_square(node.inputs[0])
     if below is not None:
         below.nodes.append(node)
@@ -131,7 +125,7 @@ def _mean_square(value: ir.Value | None) -> RootMeanSquare | None:
     if add is not None:
         value = None
         for summand, small in (add.inputs, add.inputs[::-1]):
-            found = number(small)
+            found = number(small, summand)
             if found is not None and found >= 0:
                 epsilon, value = found, summand
         nodes.append(add)
@@ -139,7 +133,7 @@ def _mean_square(value: ir.Value | None) -> RootMeanSquare | None:
     square = None if mean is None else producer_of(mean.inputs[0], "Pow", "Mul")
     if mean is None or square is None or square.inputs[0] is None:
         return None
-    power = number(square.inputs[1]) if square.op_type == "Pow" else None
+    power = number(*square.inputs[::-1]) if square.op_type == "Pow" else None
     if power != 2.0 and not (square.op_type == "Mul" and square.inputs[1] is square.inputs[0]):
         return None
     plain = square.op_type == "Pow" and add is not None

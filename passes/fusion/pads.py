@@ -10,7 +10,10 @@ The pad value must be the one that the node itself puts around its input: zero f
 point for integer convolutions, minus infinity for MaxPool. An AveragePool that excludes padding
 counts the zeros of the Pad, so it takes them over only if it has no padding of its own; the window
 then divides by its full size either way. Zeros around a MaxPool change nothing if x is at least
-zero (the output of Relu, Sigmoid, Softmax, Abs, Clip from 0) and every window touches x.
+zero (the output of Relu, Sigmoid, Softmax, Abs, Clip from 0) and every window touches x. Runtimes
+start a MaxPool of floats from the lowest finite number (-3.4e38), which only a window without any
+larger element shows: one that touches nothing but padding, or an x that is -inf all over a window.
+The first needs dilation and is refused; the second may give -3.4e38 where the Pad gave -inf.
 
 A Pad with several users is folded into each of them that can take it.
 
@@ -40,7 +43,14 @@ from onnxopt.graph.values import (
     opset_version,
     rank,
 )
-from onnxopt.passes.cleanup.single_node import NodeRule, has_input, no_match, producer_of, refuse
+from onnxopt.passes.cleanup.single_node import (
+    NodeRule,
+    found,
+    has_input,
+    no_match,
+    producer_of,
+    refuse,
+)
 
 # Where each node has the zero point of its first input; None if it has none.
 _ZERO_POINT = {"Conv": None, "ConvInteger": 2, "QLinearConv": 2}
@@ -122,8 +132,6 @@ def _value(pad: ir.Node, version: int) -> float | None:
 class _PadBefore(NodeRule):
     """A node with attribute `pads` behind a Pad."""
 
-    _found: tuple[_Padding, list[int]]
-
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         node = context.root
         pad = producer_of(node.inputs[0], "Pad")
@@ -142,8 +150,7 @@ class _PadBefore(NodeRule):
         reason = self.misfit(node, padding, any(own), both, opset_version(node, context.model))
         if reason:
             return refuse(reason, node)
-        self._found = (padding, both)
-        return MatchResult()
+        return found(padding=padding, both=both)
 
     def misfit(
         self, node: ir.Node, padding: _Padding, own: bool, both: list[int], version: int
@@ -151,11 +158,10 @@ class _PadBefore(NodeRule):
         """Why padding by the node itself gives something else, or ""."""
         raise NotImplementedError
 
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value:
+    def rewrite(self, op: Any, root: ir.Value, padding: _Padding, both: list[int]) -> ir.Value:
         """The node on the unpadded value."""
         node = root.producer()
         assert node is not None
-        padding, both = self._found
         attributes = {k: v for k, v in node.attributes.items() if k not in ("pads", "auto_pad")}
         attributes["pads"] = ir.AttrInt64s("pads", both)
         if node.op_type == "AveragePool" and any(padding.begins + padding.ends):
@@ -201,9 +207,10 @@ class _PadBeforePool(_PadBefore):
             return ""
         if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
             return "the MaxPool returns indices into the padded value"
-        if padding.value == _lowest(padding.x.dtype):
-            return ""
         dilated = any(step != 1 for step in ints_attribute(node, "dilations") or ())
+        if padding.value == _lowest(padding.x.dtype):
+            finite = padding.value != -np.inf
+            return "" if finite or not dilated else "a window of the MaxPool can miss the input"
         if padding.value == 0 and not dilated and _never_negative(padding.x):
             return ""
         return f"the Pad fills with {padding.value:g}, which can exceed what the MaxPool reads"

@@ -2,10 +2,14 @@
 
 Exporters spell 0.7978 * (x + 0.044715 * x^3) in a dozen ways. As a list of coefficients all of them
 are the same, so that a fusion compares numbers and not graphs.
+
+A value that is used twice is read once, and no more than 64 nodes are read for one formula: the
+longest known one has ten.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,8 +18,36 @@ import onnx_ir as ir
 from onnxopt.graph.values import constant, rank
 
 _DEGREE = 3
+_MOST_NODES = 64
 
 Coefficients = tuple[float, ...]
+
+
+def most_axes(x: ir.Value | None) -> int:
+    """How many axes a constant with a single element may have without adding some to `x`."""
+    size = rank(x)
+    return 1 if size is None else size
+
+
+def number(value: ir.Value | None, beside: ir.Value | None = None) -> float | None:
+    """The number that a constant with a single element holds.
+
+    Args:
+        value: The constant.
+        beside: What it is combined with; a constant that has more axes is no number then.
+    """
+    array = constant(value)
+    if array is None or array.size != 1 or array.dtype.kind not in "iufV":
+        return None
+    if beside is not None and array.ndim > most_axes(beside):
+        return None
+    return float(array.reshape(-1)[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Polynomial:
+    coefficients: Coefficients
+    nodes: dict[ir.Node, None]  # that compute it
 
 
 class Reader:
@@ -28,19 +60,24 @@ class Reader:
     def __init__(self) -> None:
         self.nodes: dict[ir.Node, None] = {}
         self._rank = 0  # of the constant with the most axes
+        self._left = _MOST_NODES
+        self._known: dict[tuple[ir.Value, ir.Value], _Polynomial | None] = {}
+
+    def spend(self) -> bool:
+        """Counts a node that is looked at; False if there were too many for any formula."""
+        self._left -= 1
+        return self._left >= 0
 
     def number(self, value: ir.Value | None) -> float | None:
-        """The number that a constant with a single element holds."""
-        array = constant(value)
-        if array is None or array.size != 1 or array.dtype.kind not in "iufV":
-            return None
-        self._rank = max(self._rank, array.ndim)
-        return float(array.reshape(-1)[0])
+        """The number that a constant with a single element holds; `keeps_rank` knows its axes."""
+        found, array = number(value), constant(value)
+        if found is not None and array is not None:
+            self._rank = max(self._rank, array.ndim)
+        return found
 
     def keeps_rank(self, x: ir.Value) -> bool:
         """True if no constant that was read has more axes than `x` and so adds some to it."""
-        size = rank(x)
-        return self._rank <= (1 if size is None else size)
+        return self._rank <= most_axes(x)
 
     def polynomial(self, value: ir.Value | None, x: ir.Value) -> Coefficients | None:
         """Coefficients of `value` as a polynomial of `x`, constant first; None if it is none."""
@@ -51,14 +88,24 @@ class Reader:
         number = self.number(value)
         if number is not None:
             return (number,)
-        node = value.producer()
-        if node is None or node.domain:
+        if (value, x) not in self._known:
+            self._known[value, x] = self._computed(value, x)
+        known = self._known[value, x]
+        if known is None:
             return None
+        self.nodes |= known.nodes
+        return known.coefficients
+
+    def _computed(self, value: ir.Value, x: ir.Value) -> _Polynomial | None:
+        node = value.producer()
+        if node is None or node.domain or not self.spend():
+            return None
+        outside, self.nodes = self.nodes, {}
         result = self._combine(node, x)
+        inside, self.nodes = self.nodes, outside
         if result is None or len(result) > _DEGREE + 1 or not np.all(np.isfinite(result)):
             return None
-        self.nodes[node] = None
-        return result
+        return _Polynomial(result, inside | {node: None})
 
     def _combine(self, node: ir.Node, x: ir.Value) -> Coefficients | None:
         if node.op_type == "Neg":

@@ -17,8 +17,9 @@ row with a scale each, milliseconds:
 The mean goes over the last axes; ones have the size of these axes, which must be known. A scale is
 taken in if it is a constant or computed vector of exactly that shape.
 
-Refused: intermediate values with other users; a mean over other axes; types that are not float,
-double, float16 or bfloat16. Subgraphs are rewritten too.
+Refused: below opset 23 a mean without e, which ONNX Runtime does not fuse; intermediate values with
+other users; a mean over other axes; types that are not float, double, float16 or bfloat16.
+Subgraphs are rewritten too.
 """
 
 from __future__ import annotations
@@ -80,6 +81,9 @@ class _Quotient(NodeRule):
             return no_match() if count is None else refuse("the normalized size is not known", node)
         if version < 23 and count is None:
             return no_match()
+        if version < 23 and not quotient.below.epsilon:
+            # Others remove the Add of a zero, and both would go on forever.
+            return refuse("there is no epsilon, and without one runtimes do not fuse it", node)
         if not closed(quotient.nodes, node):
             return refuse("a value inside the normalization has other users", node)
         self._found = (quotient, count if version >= 23 else None, shape or ())

@@ -7,11 +7,12 @@ import sys
 import textwrap
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from helpers.broken_models import external_model, make_model, refusal, weights
 
-from onnxopt.core.errors import SaveError
+from onnxopt.core.errors import InvalidInputError, SaveError
 from onnxopt.graph import saving
 from onnxopt.graph.loading import load_model
 from onnxopt.graph.saving import save_model
@@ -94,6 +95,47 @@ def test_graph_alone_over_the_limit_is_refused(folder, model, monkeypatch):
     monkeypatch.setattr(saving, "_LARGEST_FILE", 100)
     refusal(lambda: save_model(model, folder / "m.onnx"), SaveError, "graph alone")
     _assert_unchanged(folder)
+
+
+@pytest.mark.parametrize("name", ["data.bin", "hard", "soft"])
+def test_own_data_file_as_target_is_refused(tmp_path, name):
+    path = external_model(tmp_path)
+    content = (tmp_path / "data.bin").read_bytes()
+    (tmp_path / "hard").hardlink_to(tmp_path / "data.bin")
+    (tmp_path / "soft").symlink_to("data.bin")
+    for model in (load_model(path), ir.load(path)):
+        refusal(lambda m=model: save_model(m, tmp_path / name), SaveError, "external data of the")
+        assert (tmp_path / name).read_bytes() == content
+    save_model(load_model(path), path)
+
+
+def test_own_data_file_of_a_constant_is_refused_as_target(tmp_path):
+    path = external_model(tmp_path)
+    proto = onnx.load(path, load_external_data=False)
+    node = onnx.helper.make_node("Constant", [], ["w"], value=proto.graph.initializer[0])
+    proto.graph.node.insert(0, node)
+    del proto.graph.initializer[0]
+    path.write_bytes(proto.SerializeToString())
+    model = load_model(path)
+    refusal(lambda: save_model(model, tmp_path / "data.bin"), SaveError, "external data of the")
+
+
+@pytest.mark.parametrize("external_data", [False, True])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, SaveError])
+def test_failed_verification_leaves_nothing(folder, model, external_data, error):
+    def verify(path):
+        assert load_model(path).graph.initializers["w"].const_value.nbytes == 8000
+        assert (folder / "m.onnx").read_bytes() == b"old"
+        raise error
+
+    with pytest.raises(error):
+        save_model(model, folder / "m.onnx", external_data=external_data, verify=verify)
+    _assert_unchanged(folder)
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    for thing, words in (("m.onnx", "onnxopt.load"), (b"", "bytes"), (5, "int"), (None, "None")):
+        refusal(lambda t=thing: save_model(t, tmp_path / "o.onnx"), InvalidInputError, words)
 
 
 class _Stops(ir.Tensor):

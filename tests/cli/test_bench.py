@@ -65,7 +65,7 @@ def test_png_plot_when_matplotlib_is_installed(tmp_path: Path):
         (["--provider", "cuda"], "CUDAExecutionProvider"),
         (["--plot", "x.pdf"], ".html or .png"),
         (["--input-shape", "image=1"], "4 dimensions"),
-        (["--inputs", "missing.npz"], "cannot read"),
+        (["--inputs", "missing.npz"], "does not exist"),
         (["missing.onnx"], "missing.onnx"),
     ],
 )

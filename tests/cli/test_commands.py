@@ -21,7 +21,8 @@ import onnxopt.passes
 from onnxopt.cli.group import COMMANDS, cli
 from onnxopt.core.errors import OnnxOptError, ParityError
 from onnxopt.core.passes import Pass, PassResult
-from onnxopt.runtime.parity import ParityCheck, ParityResult
+from onnxopt.runtime.parity import ParityCheck
+from onnxopt.runtime.parity_result import ParityResult
 
 MODEL = """
 <ir_version: 10, opset_import: ["" : 18]>
@@ -117,6 +118,12 @@ def test_passes_explains_when_named(run: Run) -> None:
         (["--input-shape", "x=4"], "2 dimensions"),
         (["--input-shape", "x=1,5"], "fixed to"),
         (["--input-shape", "x"], "write NAME=D,D"),
+        (["--input-shape", "x=99999999999999999999,4"], "write NAME=D,D"),
+        (["--input-shape", "x=9223372036854775808,4"], "2^63"),
+        (["--input-shape", "x=9223372036854775807,4"], "too large"),
+        (["--input-shape", "x=2,4", "--input-shape", "x=3,4"], "given twice"),
+        (["--inputs", "README.md"], "not a .npz file"),
+        (["--inputs", "x.npz", "--guard", "off"], "parity run"),
         (["--opset", "12"], "can only be raised"),
         (["--target", "tpu"], "cpu or cuda"),
         (["--target", "cpu:isa=avx3"], "did you mean avx2"),
@@ -143,7 +150,7 @@ def test_one_line_says_what_is_wrong_when_an_option_is_bad(
 
 @pytest.fixture
 def broken_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A planted pass that breaks the model."""
+    """A planted pass that turns Relu into Neg."""
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Break(Pass):
@@ -178,12 +185,16 @@ def test_wrong_pass_stays_when_the_guard_is_off(model: Path, run: Run) -> None:
     assert "Neg" in [n.op_type for n in ir.load(model.with_name("model.opt.onnx")).graph]
 
 
+@pytest.mark.usefixtures("broken_pass")
 def test_exit_code_is_three_and_nothing_is_written_when_parity_cannot_be_restored(
     model: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = ParityResult("failed", ("output 'y': wrong",))
     monkeypatch.setattr(ParityCheck, "check", lambda self, model: failed)
-    result = run("optimize", model)
+    report = json.loads(run("optimize", model, "--passes", "break", "--json").stdout)
+    assert report["exit_code"] == 3
+    assert report["output"] == ""
+    result = run("optimize", model, "--passes", "break")
     assert isinstance(result.exception, ParityError)
     assert result.exception.exit_code == 3
     assert "'y'" in str(result.exception)

@@ -159,7 +159,7 @@ def test_sequences_are_synthesized(save):
         (MLP, ["--inputs", "nan.npz"], "holds 1 NaN"),
         (MLP, ["--inputs", "wide.npz"], "has the shape"),
         (MLP, ["--inputs", "text.npz"], "the data for it <U"),
-        (MLP, ["--inputs", "none.npz"], "cannot read"),
+        (MLP, ["--inputs", "none.npz"], "does not exist"),
         (MLP, ["--inputs", "nothing"], "no .npz or .npy file"),
         (MLP, ["--inputs", "no_such_module:f"], "cannot import"),
         (MLP, ["--provider", "cuda"], "CUDAExecutionProvider"),

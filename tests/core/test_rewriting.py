@@ -178,3 +178,39 @@ def test_refusal_is_recorded_when_a_group_never_settles(rounds: int) -> None:
     model = parse_model("g (float[N] x) => (float[N] y) { y = Add(x, x) }")
     result = Pipeline([Repeat((SwapForever(),), limit=rounds)])(model)
     assert any(f"after {rounds} rounds" in refusal.reason for refusal in result.refusals)
+
+
+def test_hub_users_are_not_tried_again_when_one_branch_is_rewritten() -> None:
+    """A value with many users: the matches tried grow with the branches, not with their square."""
+
+    def attempts(count: int) -> int:
+        branches = " ".join(
+            f"n{i} = Neg(q) m{i} = Neg(n{i}) s{i} = Sin(m{i})" for i in range(count)
+        )
+        names = ", ".join(f"s{i}" for i in range(count))
+        model = parse_model(
+            f"g (float[N] x) => (float[N] y) {{ q = Exp(x) {branches} y = Sum({names}) }}"
+        )
+        tried = 0
+        rule = CancelNeg().rules()[0]
+        original = rule.try_rewrite
+
+        def counting(*args: Any, **kwargs: Any) -> Any:
+            nonlocal tried
+            tried += 1
+            return original(*args, **kwargs)
+
+        rule.try_rewrite = counting
+
+        @dataclasses.dataclass(frozen=True, kw_only=True)
+        class Counting(RewritePass):
+            name: ClassVar[str] = "counting"
+
+            def rules(self) -> Sequence[RewriteRule]:
+                return [rule]
+
+        Counting()(model)
+        assert op_types(model) == ["Exp", *["Sin"] * count, "Sum"]
+        return tried
+
+    assert attempts(200) <= 11 * attempts(20)

@@ -85,3 +85,32 @@ def test_inner_graph_sees_outer_values() -> None:
     )
     dims = _dims(model)
     assert dims["p"] == dims["q"] == dims["a"] == dims["y"] == ("N", 4)
+
+
+def test_loop_forgets_the_element_shape_of_a_sequence_that_its_body_replaces() -> None:
+    model = parse_model(
+        """g (int64 n, bool c, float[2] x, float[3] z) => (int64[K,1] sizes)
+        <int64 zero = {0}>
+        { first = SequenceConstruct(x)
+          last, sizes = Loop (n, c, first) <body = b (int64 i, bool go, seq(float[P]) s)
+            => (bool again, seq(float[Q]) t, int64[1] size)
+            { again = Identity(go) e = SequenceAt(s, zero) size = Shape(e)
+              t = SequenceConstruct(z) }> }""",
+        opset=17,
+    )
+    inference = infer_model(model)
+    shape = next(node for node in model.graph.all_nodes() if node.op_type == "Shape")
+    assert shape.outputs[0] not in inference.constants
+    assert shape.inputs[0] is not None
+    assert shape.inputs[0].dtype == ir.DataType.FLOAT
+
+
+def test_loop_counter_has_one_element_when_the_body_says_so() -> None:
+    model = parse_model(
+        """g (int64 n, bool c, int64[2] x) => (int64[K,3] y)
+        { y = Loop (n, c) <body = b (int64[1] i, bool go) => (bool again, int64[3] d)
+            { again = Identity(go) d = Concat<axis=0>(x, i) }> }"""
+    )
+    dims = _dims(model)
+    assert dims["i"] == (1,)
+    assert dims["go"] == ()

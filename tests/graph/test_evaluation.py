@@ -116,3 +116,82 @@ def test_node_is_refused_when_too_much_work() -> None:
 def test_result_is_refused_when_dtype_is_not_the_inferred_one() -> None:
     with pytest.raises(NotEvaluatedError, match="gives float32 for FLOAT16"):
         evaluate(_node("Add", [A, A], {}), [A, A], 13, [ir.DataType.FLOAT16])
+
+
+NAN = np.array([[1, np.nan], [np.nan, 2]], np.float32)
+INF = np.array([[1, np.inf], [-np.inf, 2]], np.float32)
+IMAGE = floats(1, 1, 5, 4)
+ONE = np.float32(1)
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "attributes", "reason"),
+    [
+        ("ArgMax", [NAN], {"axis": 1}, "holds NaN"),
+        ("ArgMin", [NAN], {"axis": 1}, "holds NaN"),
+        ("Clip", [INF, ONE], {}, "an infinity"),
+        ("Clip", [INF, None, ONE], {}, "an infinity"),
+        ("Clip", [INF], {}, "an infinity"),
+        ("Clip", [A, np.float32(np.nan), ONE], {}, "a bound is NaN"),
+        ("LogSoftmax", [INF], {}, "an infinity"),
+        ("NonZero", [ONE], {}, "a scalar"),
+        ("QuantizeLinear", [INF, ONE], {}, "an infinity"),
+        ("ReduceMax", [NAN], {}, "holds NaN"),
+        ("ReduceMean", [np.zeros((2, 0), np.float32)], {"axes": [1]}, "is empty"),
+        ("ReduceMin", [NAN], {}, "holds NaN"),
+        ("Sign", [NAN.astype(np.float16)], {}, "holds NaN"),
+        ("Sign", [NAN.astype(ml_dtypes.bfloat16)], {}, "holds NaN"),
+        ("TopK", [A, ints(2)], {"sorted": 0}, "order is not specified"),
+    ],
+)
+def test_node_is_refused_when_the_reference_computes_something_else(
+    op: str, inputs: Sequence[Input], attributes: Mapping[str, Any], reason: str
+) -> None:
+    with pytest.raises(NotEvaluatedError, match=f"{op} is not evaluated: .*{reason}"):
+        _evaluate(op, inputs, 17, **attributes)
+
+
+@pytest.mark.parametrize("attributes", [{}, {"mode": "linear"}, {"mode": "cubic"}])
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        [IMAGE, None, np.array([1, 1, 0.6, 0.6], np.float32)],
+        [IMAGE, None, np.array([1, 1, 1.5, 2], np.float32)],
+        [IMAGE, None, None, ints(1, 1, 7, 8)],
+    ],
+)
+def test_resize_is_refused_when_a_scale_is_not_an_integer(
+    inputs: Sequence[Input], attributes: Mapping[str, Any]
+) -> None:
+    with pytest.raises(NotEvaluatedError, match="a scale is not an integer"):
+        _evaluate("Resize", inputs, 13, **attributes)
+
+
+@pytest.mark.parametrize("name", ["antialias", "axes", "keep_aspect_ratio_policy"])
+def test_resize_is_refused_when_the_reference_resizes_differently(name: str) -> None:
+    value = {"antialias": 1, "axes": [2, 3], "keep_aspect_ratio_policy": "not_larger"}[name]
+    with pytest.raises(NotEvaluatedError, match="resizes differently"):
+        _evaluate("Resize", [IMAGE, None, None, ints(1, 1, 10, 8)], 19, **{name: value})
+
+
+TRANSFORMATIONS = """
+align_corners asymmetric half_pixel half_pixel_symmetric pytorch_half_pixel
+"""
+
+
+@pytest.mark.parametrize("transformation", TRANSFORMATIONS.split())
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize("nearest", ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"])
+def test_resize_by_integers_is_that_of_onnxruntime(
+    transformation: str, mode: str, nearest: str
+) -> None:
+    attributes = {
+        "coordinate_transformation_mode": transformation,
+        "mode": mode,
+        "nearest_mode": nearest,
+    }
+    inputs: list[Input] = [IMAGE, None, None, ints(1, 1, 10, 12)]
+    node = _node("Resize", inputs, attributes)
+    (expected,) = _in_onnxruntime(node, inputs, 19)
+    (actual,) = _evaluate("Resize", inputs, 19, **attributes)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)

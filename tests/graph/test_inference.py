@@ -251,3 +251,72 @@ def test_element_type_survives_when_onnx_finds_the_node_invalid() -> None:
     infer_model(model)
     (produced,) = (node.outputs[0] for node in model.graph if node.op_type == "Range")
     assert produced.dtype == ir.DataType.INT64
+
+
+@pytest.mark.parametrize("names", ["x, z", "z, x"])
+def test_concat_takes_no_size_from_a_part_that_may_be_empty(names: str) -> None:
+    """Runtimes take `float[0,4]` next to `float[3,5]`, which gives `float[3,5]`."""
+    model, inference = infer(
+        f"g (float[N,4] x, float[M,D] z) => (float[P,Q] y) "
+        f"{{ a = Concat<axis=0>({names}) y = Relu(a) }}"
+    )
+    dims = inference.dims(value_named(model, "a"))
+    assert dims is not None
+    assert dims[0] == "M + N"
+    assert dims[1] not in (4, "D")
+
+
+@pytest.mark.parametrize("names", ["w, z", "z, w"])
+def test_concat_takes_its_size_from_a_part_that_has_elements(names: str) -> None:
+    model, inference = infer(
+        f"g (float[M,D] z) => (float[P,Q] y) {{ a = Concat<axis=0>({names}) y = Relu(a) }}",
+        {"w": np.ones((3, 4), np.float32)},
+    )
+    assert inference.dims(value_named(model, "a")) == ("M + 3", 4)
+
+
+def test_concat_skips_an_empty_constant_of_another_shape() -> None:
+    model, inference = infer(
+        "g (float[3,4] x) => (float[3,4] y) { a = Concat<axis=0>(e, x) y = Relu(a) }",
+        {"e": np.ones((0, 5), np.float32)},
+    )
+    assert inference.dims(value_named(model, "a")) == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("allowzero", "expected"), [(0, False), (1, True)], ids=["copies zero", "allowzero"]
+)
+def test_reshape_takes_no_size_from_another_input_that_may_be_zero(
+    allowzero: int, expected: bool
+) -> None:
+    """Where M is zero, it copies the 2 of the input."""
+    model, inference = infer(
+        f"""g (float[2,3] x, float[M] z) => (float[P,Q] y)
+        {{ m = Shape(z) t = Concat<axis=0>(m, rest) a = Reshape<allowzero={allowzero}>(x, t)
+           y = Relu(a) }}""",
+        {"rest": np.array([-1 if not allowzero else 3])},
+    )
+    dims = inference.dims(value_named(model, "a"))
+    assert dims is not None
+    assert (dims[0] == "M") == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "target", "expected"),
+    [
+        ("N,T,4,8", "n, four, t, eight", ("N", 4, "T", 8)),
+        ("N,T,8", "t, n, eight", ("T", "N", 8)),
+        ("N,T,8", "nt, eight", ("N*T", 8)),
+    ],
+)
+def test_reshape_takes_sizes_that_empty_the_input_when_zero(
+    shape: str, target: str, expected: tuple[int | str, ...]
+) -> None:
+    model, inference = infer(
+        f"""g (float[{shape}] x) => (float y)
+        <int64[1] zero = {{0}}, int64[1] one = {{1}}, int64[1] four = {{4}}, int64[1] eight = {{8}}>
+        {{ s = Shape(x) n = Gather(s, zero) t = Gather(s, one) nt = Mul(n, t)
+           target = Concat<axis=0>({target}) a = Reshape(x, target)
+           y = ReduceSum<keepdims=0>(a) }}"""
+    )
+    assert inference.dims(value_named(model, "a")) == expected

@@ -235,13 +235,13 @@ def _other_cases() -> list[Case]:
         ),
         (
             "Resize",
-            [floats(1, 2, 4, 4), None, None, ints(1, 2, 7, 9)],
+            [floats(1, 2, 4, 4), None, None, ints(1, 2, 8, 12)],
             {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
             (13, 18),
         ),
         (
             "Resize",
-            [floats(1, 1, 4, 4), None, None, ints(1, 1, 7, 9)],
+            [floats(1, 1, 4, 4), None, None, ints(1, 1, 8, 12)],
             {"mode": "cubic", "coordinate_transformation_mode": "half_pixel"},
             (13, 18),
         ),

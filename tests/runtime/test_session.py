@@ -113,7 +113,7 @@ def test_unknown_operator_cannot_be_run():
 
 def test_missing_onnxruntime_names_the_command_that_installs_it(linear, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install onnxopt\[cpu\]"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'onnxopt\[cpu\]'"):
         open_session(linear[0].SerializeToString())
 
 

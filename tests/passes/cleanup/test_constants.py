@@ -7,6 +7,7 @@ import onnx_ir as ir
 import pytest
 from helpers.rewriting import assert_refuses, assert_rewrites, op_types, parse_model
 
+from onnxopt.core.errors import InvalidInputError
 from onnxopt.passes.cleanup.constants import FoldConstants
 
 W = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -261,3 +262,60 @@ def test_unused_initializer_is_removed_only_when_folding_made_it_so() -> None:
 def test_options_are_printed_back_when_they_differ_from_the_default() -> None:
     assert str(FoldConstants(max_growth=64)) == "fold-constants{max-growth=64}"
     assert str(FoldConstants()) == "fold-constants"
+
+
+def test_equal_constants_count_once_when_growth_is_limited() -> None:
+    """Eight equal tables of 64 KB where the model may grow by 280 KB in all."""
+    names = [f"t{index}" for index in range(8)]
+    tables = " ".join(
+        f"a{name} = ConstantOfShape <value = float[1] {{2.0}}> (shape) {name} = Exp(a{name})"
+        for name in names
+    )
+    sums = " ".join(f"s{index + 1} = Add(s{index}, {name})" for index, name in enumerate(names))
+    model = parse_model(
+        f"""g (float[N, 128, 128] x) => (float[N, 128, 128] y) {{
+            shape = Constant <value_ints = [128, 128]> () {tables}
+            s0 = Relu(x) {sums} y = Relu(s8)
+        }}"""
+    )
+    FoldConstants(max_growth=70_000)(model)
+    assert op_types(model) == ["Relu", *["Add"] * 8, "Relu"]
+
+
+def _expands(count: int, size: int) -> ir.Model:
+    """`count` different scalars, each expanded to `size` floats."""
+    names = [f"e{index}" for index in range(count)]
+    lines = " ".join(f"{name} = Expand(c{name}, shape)" for name in names)
+    return parse_model(
+        f"g (float[{size}] x) => (float[{size}] y) {{ {lines} y = Sum(x, {', '.join(names)}) }}",
+        {"shape": np.array([size])}
+        | {f"c{name}": np.array(index, np.float32) for index, name in enumerate(names)},
+    )
+
+
+def test_small_results_count_as_well_when_growth_is_limited() -> None:
+    assert_refuses(FoldConstants(max_growth=0), _expands(4, 256), "1020 bytes larger")
+    # Each is within the limit, four of them make up the allowance.
+    limited = FoldConstants(max_growth=1020)
+    result = assert_rewrites(limited, _expands(8, 256), expect=None, rewrites=4, rtol=0, atol=0)
+    assert len(result.refusals) == 4
+
+
+def test_results_of_a_few_bytes_are_free() -> None:
+    assert_rewrites(
+        FoldConstants(max_growth=0), _expands(4, 16), expect=["Sum"], rewrites=4, rtol=0, atol=0
+    )
+
+
+def test_small_result_is_folded_when_it_replaces_as_much() -> None:
+    model = parse_model(
+        "g (float[N,16,8] x) => (float[N,16,8] y) { t = Transpose(w) y = Add(x, t) }",
+        {"w": np.ones((8, 16), np.float32)},
+    )
+    pass_ = FoldConstants(max_growth=0)
+    assert_rewrites(pass_, model, expect=["Add"], rewrites=1, rtol=0, atol=0)
+
+
+def test_options_are_refused_when_growth_is_negative() -> None:
+    with pytest.raises(InvalidInputError, match="max-growth is -1, not 0 or more"):
+        FoldConstants(max_growth=-1)

@@ -68,6 +68,62 @@ def test_reshape_is_refused_when_two_dimensions_depend_on_the_input() -> None:
     assert_refuses(FoldConstants(), model, "two dimensions of the new shape depend")
 
 
+def test_reshape_is_refused_when_it_would_infer_beside_a_size_that_can_be_zero() -> None:
+    """`[-1, 0, 4]` says the shape, but the runtime cannot infer the -1 if P is 0."""
+    model = parse_model(
+        """g (float[B,P,8] x) => (float[Q,P,4] y)
+        { b = Shape<end=1>(x) p = Shape<start=1,end=2>(x) b2 = Mul(b, two)
+          t = Concat<axis=0>(b2, p, four) y = Reshape(x, t) }""",
+        {"two": np.array([2]), "four": np.array([4])},
+    )
+    assert_refuses(FoldConstants(), model, "beside one that can be 0")
+    sizes = [{"B": 2, "P": 3}, {"B": 3, "P": 0}, {"B": 0, "P": 2}]
+    assert_rewrites(
+        FoldConstants(), model, expect=None, rewrites=0, rtol=0, atol=0, sizes=sizes
+    )  # fmt: skip
+
+
+def test_reshape_infers_when_what_it_copies_is_at_least_one() -> None:
+    model = parse_model(
+        """g (float[B,P,8] x) => (float[Q,R,4] y)
+        { c = Concat<axis=1>(x, w) b = Shape<end=1>(c) p = Shape<start=1,end=2>(c) b2 = Mul(b, two)
+          t = Concat<axis=0>(b2, p, four) y = Reshape(c, t) }""",
+        {"two": np.array([2]), "four": np.array([4]), "w": np.ones((2, 1, 8), np.float32)},
+    )
+    rewrites = {"known-shape": 1}
+    sizes = [{"B": 2, "P": 3}, {"B": 2, "P": 0}]
+    assert_rewrites(
+        FoldConstants(), model, expect=["Concat", "Reshape"], rewrites=rewrites,
+        rtol=0, atol=0, sizes=sizes,
+    )  # fmt: skip
+
+
+def test_reshape_keeps_its_own_minus_one_beside_a_copied_size() -> None:
+    """With B = 0 the model itself does not run."""
+    model = parse_model(
+        """g (float[B,P,8] x) => (float[B,Q] y)
+        { b = Shape<end=1>(x) t = Concat<axis=0>(b, rest) y = Reshape(x, t) }""",
+        {"rest": np.array([-1])},
+    )
+    sizes = [{"B": 2, "P": 3}, {"B": 2, "P": 0}]
+    assert_rewrites(
+        FoldConstants(), model, expect=["Reshape"], rewrites=1, rtol=0, atol=0, sizes=sizes
+    )
+
+
+def test_reshape_infers_an_unknown_entry_when_the_input_is_empty() -> None:
+    """It can only be 0, but a constant 0 would copy the 4."""
+    model = parse_model(
+        """g (float[4,0] x, int64[1] m) => (float[M,4] y)
+        { t = Concat<axis=0>(m, four) y = Reshape(x, t) }""",
+        {"four": np.array([4])},
+    )
+    feeds = {"x": np.ones((4, 0), np.float32), "m": np.array([-1])}
+    assert_rewrites(
+        FoldConstants(), model, expect=["Reshape"], rewrites=1, rtol=0, atol=0, feeds=feeds
+    )
+
+
 def test_expand_is_removed_when_its_shape_is_that_of_the_input() -> None:
     model = parse_model(
         """g (float[N,4] x) => (float[N,4] y)

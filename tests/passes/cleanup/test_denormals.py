@@ -96,10 +96,10 @@ def test_constants_and_branches_are_flushed_too() -> None:
 
 @pytest.mark.parametrize(
     "op",
-    ["Div(x, w)", "Max(x, w)", "Min(w, x)", "Pow(w, x)"],
+    ["Div(x, w)", "Div(w, x)", "Max(x, w)", "Min(w, x)", "Pow(w, x)"],
 )
 def test_weight_is_refused_when_zero_means_something_else_to_its_user(op: str) -> None:
-    assert_refuses(FlushDenormals(), _scaled(op), "zero is a different thing")
+    assert_refuses(FlushDenormals(), _scaled(op), "zero may be a different thing")
 
 
 def test_weight_is_refused_when_a_reshaped_copy_of_it_divides() -> None:
@@ -112,10 +112,72 @@ def test_weight_is_refused_when_a_reshaped_copy_of_it_divides() -> None:
     assert_refuses(FlushDenormals(), model, "to its user Div")
 
 
-def test_dividend_is_flushed() -> None:
-    assert_rewrites(
-        FlushDenormals(), _scaled("Div(w, x)"), expect=None, rewrites=1, rtol=0, atol=1e-30
+@pytest.mark.parametrize(
+    ("users", "reason"),
+    [
+        ("y = Ceil(a)", "to its user Ceil"),
+        ("b = Cast <to = 9> (a) y = Cast <to = 1> (b)", "to its user Cast"),
+        ("y = Div(x, a)", "to its user Div"),
+        ("t = Transpose(a) c = Concat <axis = 0> (x, t) y = Sign(c)", "to its user Sign"),
+        ("y = Identity(a)", "moved to a graph output"),
+    ],
+)
+def test_weight_is_refused_when_a_gathered_part_of_it_is_used_otherwise(
+    users: str, reason: str
+) -> None:
+    model = parse_model(
+        f"g (int64[4] i, float[4] x) => (float[M] y) {{ a = Gather(w, i) {users} }}",
+        {"w": _weight()},
     )
+    assert_refuses(FlushDenormals(), model, reason)
+
+
+@pytest.mark.parametrize(
+    ("users", "shape"),
+    [
+        ("y = MatMul(x, w)", (8, 3)),
+        ("y = Gemm(x, w)", (8, 3)),
+        ("t = Transpose(w) y = MatMul(x, t)", (3, 8)),
+        ("c = Cast <to = 1> (w) y = MatMul(x, c)", (8, 3)),
+        ("p, q = Split <axis = 1, num_outputs = 2> (w) c = Concat <axis = 0> (p, q, p, q) "
+         "y = MatMul(x, c)", (2, 6)),
+        ("y = LayerNormalization(x, w, w)", (8,)),
+        ("y = PRelu(x, w)", (8,)),
+        ("y = com.microsoft.FusedMatMul(x, w)", (8, 3)),
+    ],
+)  # fmt: skip
+def test_weight_is_flushed_when_it_is_only_added_or_multiplied(
+    users: str, shape: tuple[int, ...]
+) -> None:
+    w = np.resize(_weight(), shape)
+    model = parse_model(f"g (float[N,8] x) => (float[N,M] y) {{ {users} }}", {"w": w})
+    result = assert_rewrites(
+        FlushDenormals(), model, expect=None, rewrites=1, rtol=0, atol=1e-36, check=False
+    )
+    assert not result.refusals
+
+
+def test_weights_of_convolutions_and_recurrent_layers_are_flushed() -> None:
+    model = parse_model(
+        """g (float[1,2,5,5] x, float[3,1,2] s) => (float[1,2,4,4] y, float[3,1,1,2] z) {
+            y = Conv(x, c) z, h, l = LSTM <hidden_size = 2> (s, w, r)
+        }""",
+        {
+            "c": np.resize(_weight(), (2, 2, 2, 2)),
+            "w": np.resize(_weight(), (1, 8, 2)),
+            "r": np.resize(_weight(), (1, 8, 2)),
+        },
+    )
+    assert_rewrites(FlushDenormals(), model, expect=None, rewrites=3, rtol=0, atol=1e-36)
+
+
+def test_weight_is_refused_when_one_of_its_users_looks_closer() -> None:
+    model = parse_model(
+        """g (float[N,8] x) => (float[N,8] y, bool[8] z)
+        { y = Mul(x, w) o = Abs(w) z = Cast <to = 9> (o) }""",
+        {"w": _weight()},
+    )
+    assert_refuses(FlushDenormals(), model, "to its user Abs")
 
 
 def test_single_number_is_refused() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common
 import pytest
-from helpers.rewriting import assert_refuses, assert_rewrites, op_types, parse_model
+from helpers.rewriting import assert_refuses, assert_rewrites, op_types, parse_model, run
 
 from onnxopt.passes.cleanup.no_op_arithmetic import RemoveNoOpArithmetic
 
@@ -280,3 +280,48 @@ def test_neutral_scale_and_bias_stay_when_runtime_needs_them_to_fuse(
     result = RemoveNoOpArithmetic()(model)
     assert ("Mul" in op_types(model)) == kept
     assert any("LayerNormalization" in r.reason for r in result.refusals) == kept
+
+
+@pytest.mark.parametrize("dtype", ["float", "int64", "int32"])
+def test_where_stays_when_ones_and_zeros_are_numbers(dtype: str) -> None:
+    """Where(c, 1, 0) is a Cast of its condition and no copy of it."""
+    model = parse_model(
+        f"""g (bool[N] x) => ({dtype}[N] y) <bool[N] a, {dtype}[N] t, {dtype}[N] f> {{
+            a = Not(x) s = Shape(a) t = ConstantOfShape <value = {dtype}[1] {{1}}> (s)
+            f = ConstantOfShape <value = {dtype}[1] {{0}}> (s) y = Where(a, t, f)
+        }}"""
+    )
+    assert_rewrites(RemoveNoOpArithmetic(), model, expect=None, rewrites=0, rtol=0, atol=0)
+
+
+def test_where_goes_when_booleans_are_filled_in_at_run_time() -> None:
+    model = parse_model(
+        """g (bool[N] x) => (bool[N] y) <bool[N] a, bool[N] t, bool[N] f> {
+            a = Not(x) s = Shape(a) t = ConstantOfShape <value = bool[1] {1}> (s)
+            f = ConstantOfShape <value = bool[1] {0}> (s) b = Where(a, t, f) y = Not(b)
+        }"""
+    )
+    RemoveNoOpArithmetic()(model)
+    assert op_types(model) == ["Not", "Not"]
+
+
+@pytest.mark.parametrize("attributes", ["axis = 1, broadcast = 1", "broadcast = 1"])
+@pytest.mark.parametrize("op", ["Add", "Mul"])
+def test_constants_stay_when_the_inner_one_broadcasts_the_old_way(op: str, attributes: str) -> None:
+    model = parse_model(
+        f"""g (float[2,3,4,3] x) => (float[2,3,4,3] y)
+        {{ a = {op} <{attributes}> (x, c) y = {op}(a, d) }}""",
+        {"c": np.full(3, 2, np.float32), "d": np.full((2, 3, 4, 3), 3, np.float32)},
+        opset=6,
+    )
+    assert not RemoveNoOpArithmetic()(model).modified
+
+
+def test_negative_zero_stays_when_a_zero_is_no_longer_added() -> None:
+    model = parse_model(
+        "g (float[2] x) => (float[2] y) <float[2] a, float z = {0.0}> "
+        "{ a = Neg(x) b = Add(a, z) y = Reciprocal(b) }"
+    )
+    RemoveNoOpArithmetic()(model)
+    (y,) = run(model, {"x": np.array([0.0, -0.0], np.float32)})
+    np.testing.assert_array_equal(y, [-np.inf, np.inf])

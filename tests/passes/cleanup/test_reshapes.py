@@ -10,7 +10,8 @@ import onnx_ir.passes.common
 import pytest
 from helpers.rewriting import assert_refuses, assert_rewrites, op_types, parse_model
 
-from onnxopt.passes.cleanup.reshapes import MergeReshapes, reshape_target
+from onnxopt.passes.cleanup.reshape_targets import reshape_target
+from onnxopt.passes.cleanup.reshapes import MergeReshapes
 
 
 def _model(
@@ -87,14 +88,34 @@ def test_reshapes_merge_without_shapes_when_nothing_is_copied() -> None:
 def test_reshapes_stay_when_no_target_can_say_the_shape() -> None:
     model = _model(
         "m = Reshape(a, s) b = Reshape(m, t)",
-        x="float[2,N,M]", y="float[1,N,2,M]", infer=False, s=[1, 0, -1], t=[0, 0, 2, -1],
+        x="float[2,K,M]", y="float[1,N,2,M]", infer=False, s=[1, 0, -1], t=[0, 0, 2, -1],
     )  # fmt: skip
     model.graph[2].outputs[0].shape = ir.Shape([1, "N", 2, "M"])
-    model.graph[0].outputs[0].shape = ir.Shape([2, "N", "M"])
-    # N stands at the same place, M does not but is the only one: that is sayable.
-    assert reshape_target((2, "N", "M"), (1, "N", 2, "M")) == (1, 0, 2, -1)
     model.graph[0].outputs[0].shape = ir.Shape([2, "K", "M"])
     assert_refuses(MergeReshapes(), model, "no constant target")
+
+
+def test_chain_stays_when_a_size_would_be_inferred_beside_one_that_can_be_zero() -> None:
+    """`[0, 3, -1, 1]` says the shape, but the runtime cannot infer M if N is 0."""
+    model = _model(
+        "m = Squeeze(a, s) b = Unsqueeze(m, t)",
+        x="float[N,1,3,M]", y="float[N,3,M,1]", s=[1], t=[3],
+    )  # fmt: skip
+    assert_rewrites(
+        MergeReshapes(), model, expect=None, rewrites=0, rtol=0, atol=0,
+        sizes=[{"N": 2, "M": 3}, {"N": 0, "M": 2}, {"N": 2, "M": 0}],
+    )  # fmt: skip
+
+
+def test_size_is_inferred_when_the_chain_infers_it_beside_the_same_one() -> None:
+    """The model fails already where N is 0."""
+    model = _model(
+        "m = Reshape(a, s) b = Unsqueeze(m, t)",
+        x="float[N,3,M]", y="float[N,K,1]", infer=False, s=[0, -1], t=[2],
+    )  # fmt: skip
+    for node, shape in zip(model.graph, (["N", 3, "M"], ["N", "K"], ["N", "K", 1]), strict=False):
+        node.outputs[0].shape = ir.Shape(shape)
+    _assert_becomes(model, "Reshape")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +125,10 @@ def test_reshapes_stay_when_no_target_can_say_the_shape() -> None:
         (("N", 3), (3, "N"), (3, -1)),
         (None, ("N", 3), (-1, 3)),
         (("N", "M"), ("M", "N"), None),
-        (("N", None), ("N", None), (0, -1)),
+        (("N", None), ("N", None), None),
+        (("N + 1", None), ("N + 1", None), (0, -1)),
+        (("N", "M"), ("N", "M", 1), (0, 0, 1)),
+        ((2, "N", "M"), (1, "N", 2, "M"), None),
         (("N", 0), ("N", 0), None),
     ],
 )
@@ -116,18 +140,63 @@ def test_target_is_written_from_the_shapes(
     assert reshape_target(source, wanted) == target
 
 
-def test_computed_target_is_kept_when_it_copies_nothing() -> None:
+def test_target_is_written_when_its_symbols_are_known_not_to_be_zero() -> None:
+    assert reshape_target((2, "N", "M"), (1, "N", 2, "M"), {"N"}) == (1, 0, 2, -1)
+
+
+@pytest.mark.parametrize("opset", [13, 18])
+def test_computed_target_is_kept_when_its_parts_copy_what_both_inputs_have(opset: int) -> None:
+    """A size that is 0 copies: N of x and N of m are the same, the rest are constants."""
     model = parse_model(
-        """g (float[N,M,4] x, float[N,M] z) => (float[N,M,2,2] y)
-        <int64[1] two = {2}, int64[2] flat = {-1, 4}> {
-            a = Relu(x) m = Reshape(a, flat) n = Shape(z) t = Concat<axis=0>(n, two, two)
+        """g (float[N,M,4] x, float[N] z) => (float[N,?,?,2] y)
+        <int64[2] rest = {-1, 2}, int64[3] split = {0, -1, 2}, int64[1] one = {1}> {
+            m = Reshape(x, split) n = Shape(z) t = Concat<axis=0>(n, one, rest)
             y = Reshape(m, t)
-        }"""
+        }""",
+        opset=opset,
     )
+    model.graph[0].outputs[0].shape = ir.Shape(["N", None, 2])
     assert_rewrites(
-        MergeReshapes(), model, expect=["Relu", "Shape", "Concat", "Reshape"],
-        rewrites=1, rtol=0, atol=0, sizes=[{"N": 2, "M": 3}],
+        MergeReshapes(), model, expect=["Shape", "Concat", "Reshape"],
+        rewrites=1, rtol=0, atol=0, sizes=[{"N": 2, "M": 3}, {"N": 1, "M": 0}],
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [[4, 6], ["P", 6], None])
+def test_computed_target_stays_when_a_part_can_be_zero(shape: list[int | str] | None) -> None:
+    """If k is 0, it copies the 6 of a, not the 2 of x."""
+    model = parse_model(
+        """g (float[2,3,4] x, int64[1] k, int64[1] l) => (float[P,Q] y) <int64[2] s = {6, 4}>
+        { a = Reshape(x, s) t = Concat<axis=0>(k, l) y = Reshape(a, t) }"""
+    )
+    model.graph[0].outputs[0].shape = None if shape is None else ir.Shape(shape)
+    assert_rewrites(
+        MergeReshapes(), model, expect=None, rewrites=0, rtol=0, atol=0,
+        feeds={"x": np.ones((2, 3, 4), np.float32), "k": np.array([0]), "l": np.array([4])},
+    )  # fmt: skip
+
+
+def test_computed_target_stays_when_it_is_a_shape_that_can_have_a_zero() -> None:
+    model = parse_model(
+        """g (float[2,N] x, float[M,K] z) => (float[M,K] y) <int64[1] flat = {-1}>
+        { m = Reshape(x, flat) t = Shape(z) y = Reshape(m, t) }"""
+    )
+    model.graph[0].outputs[0].shape = ir.Shape(["L"])
+    model.graph.inputs[0].shape = None
+    assert_refuses(MergeReshapes(), model, "no constant target")
+
+
+@pytest.mark.parametrize(("size", "kept"), [("M", False), ("M + 1", True)])
+def test_computed_target_of_shapes_is_kept_when_they_are_at_least_one(
+    size: str, kept: bool
+) -> None:
+    model = parse_model(
+        """g (float[N] x, float[K] z) => (float[K,1] y) <int64[1] one = {1}, int64[2] s = {1, -1}>
+        { m = Reshape(x, s) n = Shape(z) t = Concat<axis=0>(n, one) y = Reshape(m, t) }"""
+    )
+    model.graph.inputs[1].shape = ir.Shape([ir.SymbolicDim(size)])
+    model.graph.outputs[0].shape = None
+    assert MergeReshapes()(model).modified == kept
 
 
 def test_computed_target_stays_when_one_part_copies() -> None:
@@ -177,6 +246,37 @@ def test_squeezes_become_one(first: list[int], second: list[int], opset: int) ->
         constants = {}
     model = _model(text, x=f"float[{x}]", y="float[N,M]", opset=opset, **constants)
     _assert_becomes(model, "Squeeze")
+
+
+@pytest.mark.parametrize("infer", [True, False])
+@pytest.mark.parametrize(
+    ("first", "second", "x", "y", "left"),
+    [
+        (("Unsqueeze", [1, 3]), ("Squeeze", [3]), "M,2,N", "M,1,2,N", "Unsqueeze"),
+        (("Unsqueeze", [1]), ("Squeeze", [0, 2]), "1,1,N,M", "1,N,M", "Squeeze"),
+        (("Squeeze", [1]), ("Unsqueeze", [0, 1]), "N,1,M", "1,1,N,M", ""),
+        (("Squeeze", [1]), ("Unsqueeze", [1, 2]), "N,1,M", "N,1,1,M", "Unsqueeze"),
+        (("Unsqueeze", [2]), ("Squeeze", [1]), "N,1,M", "N,1,M", "none"),
+    ],
+)
+def test_mixture_becomes_one_of_both_when_that_is_enough(
+    first: tuple[str, list[int]],
+    second: tuple[str, list[int]],
+    x: str,
+    y: str,
+    left: str,
+    infer: bool,
+) -> None:
+    """One node without a target: nothing has to be inferred, and a size may be 0."""
+    body = f"m = {first[0]}(a, s) b = {second[0]}(m, t)"
+    model = _model(
+        body, x=f"float[{x}]", y=f"float[{y}]", infer=infer, s=first[1], t=second[1]
+    )  # fmt: skip
+    middle = {"": [first[0], second[0]], "none": []}.get(left, [left])
+    assert_rewrites(
+        MergeReshapes(), model, expect=["Relu", *middle, "Neg"], rewrites=int(left != ""),
+        rtol=0, atol=0, sizes=[{"N": 2, "M": 3}, {"N": 2, "M": 0}, {"N": 0, "M": 3}],
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("body", ["m = Unsqueeze(a, s) b = Squeeze(m, s)"])

@@ -10,7 +10,8 @@ import onnx_ir.passes.common
 import pytest
 from helpers.rewriting import assert_refuses, assert_rewrites, parse_model
 
-from onnxopt.passes.cleanup.slices import MergeSlices
+from onnxopt.passes.cleanup import slices
+from onnxopt.passes.cleanup.slices import MergeSlices, slice_bounds
 
 _END = 2**63 - 1
 
@@ -147,6 +148,55 @@ def test_first_slice_stays_when_another_node_reads_it() -> None:
         { a = Slice(x, z, o, z) y = Slice(a, z, o, o) w = Neg(a) }"""
     )
     assert_refuses(MergeSlices(), model, "would stay")
+
+
+def test_first_slice_stays_when_a_slice_that_does_not_merge_reads_it() -> None:
+    model = parse_model(
+        """g (float[N,7] x) => (float[?,1] y, float[?,7] w)
+        <int64[1] z = {0}, int64[1] o = {1}, int64[1] t = {2}, int64[1] m = {-1}>
+        { a = Slice(x, z, m, z) y = Slice(a, z, o, o) w = Slice(a, z, t, z) }"""
+    )
+    assert_refuses(MergeSlices(), model, "would stay")
+
+
+def test_first_slice_goes_when_its_other_reader_has_become_a_slice() -> None:
+    model = parse_model(
+        """g (float[N,3] u) => (float[?,1] y, float[?,1] w)
+        <int64[1] z = {0}, int64[1] o = {1}, int64[1] t = {2}, int64[1] s = {3}, int64[1] n = {6}>
+        { a = Slice(u, z, t, z) y = Slice(a, z, o, o) c = Concat<axis=1>(a, a)
+          d = Slice(c, z, s, o) w = Slice(d, o, t, o) }"""
+    )
+    ir.passes.common.ShapeInferencePass()(model)
+    expect = ["Slice", "Slice"]
+    assert_rewrites(MergeSlices(), model, expect=expect, rewrites=3, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_work_is_linear_when_many_slices_read_one(
+    kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the first Slice goes is asked once, not by each of its readers."""
+    count = 100
+    weights = {f"c{index}": np.array([index]) for index in range(count + 4)}
+    reads = " ".join(f"r{i} = Slice(a, c{i}, c{i + 3})" for i in range(count))
+    names = ", ".join(f"r{i}" for i in range(count))
+    other = "n = Neg(a)" if kept else "n = Neg(x)"
+    model = parse_model(
+        f"""g (float[500] x) => (float[L] y) {{
+            a = Slice(x, c1, c{count + 3}) {reads} {other} y = Concat<axis=0>({names}, n) }}""",
+        weights,
+    )
+    calls = 0
+
+    def counted(node: ir.Node) -> dict[int, slices.Bounds] | None:
+        nonlocal calls
+        calls += 1
+        return slice_bounds(node)
+
+    monkeypatch.setattr(slices, "slice_bounds", counted)
+    result = MergeSlices()(model)
+    assert sum(result.rewrites.values()) == (0 if kept else count)
+    assert calls < 12 * count
 
 
 def test_shared_bounds_survive_when_slices_merge() -> None:

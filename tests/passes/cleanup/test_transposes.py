@@ -94,6 +94,30 @@ def test_size_one_axes_stay_when_two_unknown_sizes_move() -> None:
     assert_refuses(MergeTransposes(), model, "no constant target")
 
 
+def test_size_one_axes_stay_when_a_size_would_be_inferred_beside_one_that_can_be_zero() -> None:
+    """`[1, -1, 0]` says the shape, but the runtime cannot infer N if M is 0."""
+    model = _inferred(
+        """g (float[N,1,M] x) => (float[1,N,M,1] y) <int64[1] s = {3}>
+        { t = Transpose<perm=[1,0,2]>(x) y = Unsqueeze(t, s) }"""
+    )
+    assert_refuses(MergeTransposes(), model, "no constant target")
+    assert_rewrites(
+        MergeTransposes(), model, expect=["Transpose", "Unsqueeze"], rewrites=0, rtol=0, atol=0,
+        sizes=[{"N": 3, "M": 0}, {"N": 0, "M": 2}],
+    )  # fmt: skip
+
+
+def test_size_one_axes_become_a_reshape_when_the_one_before_infers_beside_the_same_size() -> None:
+    model = _inferred(
+        """g (float[N,6] x) => (float[M,K,1,3] y) <int64[4] s = {0, 1, -1, 3}>
+        { r = Reshape(x, s) y = Transpose<perm=[0,2,1,3]>(r) }"""
+    )
+    model.graph[0].outputs[0].shape = ir.Shape(["N", 1, "K", 3])
+    assert_rewrites(
+        MergeTransposes(), model, expect=["Reshape", "Reshape"], rewrites=1, rtol=0, atol=0
+    )
+
+
 def test_large_axes_stay_when_they_change_places() -> None:
     model = _inferred(
         """g (float[N,3,4] x) => (float[N,12] y)

@@ -181,6 +181,7 @@ def test_pixels_are_scaled_inside_when_the_conv_pads_and_the_mean_stays() -> Non
         }""",
         {"w": normal(6, 3, 3, 3), "m": normal(3, 1, 1), "s": normal(3, 1, 1)},
     )
+    ir.passes.common.ShapeInferencePass()(model)
     result = assert_rewrites(
         FuseConvArithmetic(), model, expect=["Sub", "Conv"], rewrites=1, rtol=1e-4, atol=1e-3
     )
@@ -281,3 +282,47 @@ def test_float16_stays_when_the_weight_would_become_denormal() -> None:
         {"w": normal(5, 4, dtype=np.float16), "k": np.array(1e-6, np.float16)},
     )
     assert_refuses(FuseConvArithmetic(), model, "leaves the range")
+
+
+@pytest.mark.parametrize("op", ["Mul", "Sub", "Add", "Div"])
+@pytest.mark.parametrize(
+    ("x", "k", "y"),
+    [
+        ("1,1,8,8", (1, 3, 1, 1), "1,4,6,6"),  # one channel becomes three
+        ("N,1,8,8", (3, 1, 1), "N,4,6,6"),
+        ("3,8,8", (1, 1, 1, 1), "1,4,6,6"),  # three axes become four
+        ("1,8,8", (1, 3, 1, 1), "1,4,6,6"),
+    ],
+)
+def test_operation_before_stays_when_it_enlarges_what_the_node_reads(
+    op: str, x: str, k: tuple[int, ...], y: str
+) -> None:
+    model = parse_model(
+        f"g (float[{x}] x) => (float[{y}] y) {{ c = {op}(x, k) y = Conv(c, w) }}",
+        {"w": normal(4, 3, 3, 3), "k": normal(*k)},
+    )
+    assert_refuses(FuseConvArithmetic(), model, "may enlarge")
+
+
+@pytest.mark.parametrize(("x", "k", "linear"), [("3", (1, 1), "Gemm"), ("", (1,), "MatMul")])
+def test_factor_stays_when_it_brings_the_axes_of_a_matrix(
+    x: str, k: tuple[int, ...], linear: str
+) -> None:
+    source = f"float[{x}]" if x else "float"
+    model = parse_model(
+        f"g ({source} x) => (float y) {{ c = Mul(x, k) y = {linear}(c, w) }}",
+        {"w": normal(3 if x else 1, 4), "k": normal(*k)},
+    )
+    assert_refuses(FuseConvArithmetic(), model, "may enlarge")
+
+
+@pytest.mark.parametrize(("k", "folded"), [((), True), ((1, 1, 1), True), ((1, 3, 1, 1), False)])
+def test_operation_before_is_folded_without_a_shape_when_it_cannot_enlarge_it(
+    k: tuple[int, ...], folded: bool
+) -> None:
+    model = parse_model(
+        """g (float[A,B,C,D] x) => (float[E,F,G,H] y)
+        { r = Relu(x) c = Mul(r, k) y = Conv(c, w) }""",
+        {"w": normal(4, 3, 3, 3), "k": normal(*k)},
+    )
+    assert FuseConvArithmetic()(model).modified is folded

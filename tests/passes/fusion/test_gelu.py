@@ -131,3 +131,27 @@ def test_subgraph_is_rewritten_and_constants_may_be_shared() -> None:
         opset=20,
     )
     assert_rewrites(FuseGelu(), model, expect=["If"], rewrites=1, rtol=1e-4, atol=1e-5)
+
+
+def test_sums_that_double_take_no_time() -> None:
+    """A value that is used twice would be read 2^40 times if nobody remembered it."""
+    body = "v0 = Add(x, x) " + " ".join(f"v{i} = Add(v{i - 1}, v{i - 1})" for i in range(1, 40))
+    model = model_of(f"{body} e = Erf(v39) d = Add(e, one) h = Mul(d, x) y = Mul(h, half)", 20)
+    assert not FuseGelu()(model).modified
+
+
+@pytest.mark.parametrize("step", ["Add(v{}, one)", "Mul(v{}, half)", "Mul(half, v{})"])
+def test_long_chains_are_read_to_some_depth_only(step: str) -> None:
+    count = 2000
+    chain = " ".join(f"v{i} = {step.format(i - 1)}" for i in range(1, count))
+    tail = f"e = Erf(v{count - 1}) d = Add(e, one) h = Mul(d, x) y = Mul(h, half)"
+    assert not FuseGelu()(model_of(f"v0 = Abs(x) {chain} {tail}", 20)).modified
+
+
+def test_middle_stays_when_it_is_used_twice_and_a_graph_output() -> None:
+    """x^2 is read once and belongs to both of its users."""
+    body = (
+        "p = Mul(x, x) r = Mul(p, x) q = Mul(r, c) s = Add(x, q) u = Mul(s, k) t = Tanh(u) "
+        "d = Add(t, one) h = Mul(x, half) y = Mul(h, d)"
+    )
+    assert_refuses(FuseGelu(), model_of(body, 20, output=", float[N,9] p"), "other users")

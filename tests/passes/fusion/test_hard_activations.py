@@ -140,3 +140,19 @@ def test_subgraph_is_rewritten_when_the_pattern_lies_inside() -> None:
         }"""
     )
     assert_rewrites(FuseHardActivations(), model, expect=["If"], rewrites=1, rtol=1e-4, atol=1e-5)
+
+
+def test_sums_that_double_take_no_time() -> None:
+    body = "v0 = Mul(x, half) " + " ".join(
+        f"m{i} = Mul(v{i - 1}, half) v{i} = Add(v{i - 1}, m{i})" for i in range(1, 40)
+    )
+    model = model_of(f"{body} c = Clip(v39, zero, six) y = Mul(x, c)")
+    assert not FuseHardActivations()(model).modified
+
+
+@pytest.mark.parametrize("step", ["Mul(v{}, half)", "Add(v{}, half)", "Div(v{}, half)"])
+def test_long_chains_are_read_to_some_depth_only(step: str) -> None:
+    count = 2000
+    chain = " ".join(f"v{i} = {step.format(i - 1)}" for i in range(1, count))
+    model = model_of(f"v0 = Abs(x) {chain} c = Clip(v{count - 1}, zero, six) y = Mul(v9, c)")
+    assert not FuseHardActivations()(model).modified

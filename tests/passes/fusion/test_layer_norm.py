@@ -249,3 +249,13 @@ def test_subgraph_is_rewritten_when_the_pattern_lies_inside() -> None:
         opset=17,
     )
     assert_rewrites(FuseLayerNorm(), model, expect=["If"], rewrites=1, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_is_fused_when_epsilon_adds_an_axis() -> None:
+    text = core(18, SQUARES[1], QUOTIENTS[0]).replace("n = ", "y = ")
+    model = prepared(
+        f"g (float[N,8] x) => (float[1,N,8] y) <int64[1] axes = {{-1}}> {{ {text} }}",
+        {"eps": np.full((1, 1, 1), 1e-5, np.float32)},
+        18,
+    )
+    assert_rewrites(FuseLayerNorm(), model, expect=None, rewrites=0, rtol=0, atol=0)

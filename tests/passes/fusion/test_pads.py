@@ -153,6 +153,28 @@ def test_max_pool_takes_minus_infinity() -> None:
     assert_rewrites(FusePads(), model, expect=["MaxPool"], rewrites=1, rtol=0, atol=0)
 
 
+def test_max_pool_keeps_minus_infinity_when_a_window_can_miss_the_input() -> None:
+    """The only window reads the four corners of the padding; the runtime's own is -3.4e38."""
+    model = parse_model(
+        """g (float[1,1,3,3] x) => (float[1,1,1,1] y) <int64[8] p = {0, 0, 1, 1, 0, 0, 1, 1}>
+        { c = Pad(x, p, z) y = MaxPool <kernel_shape = [2, 2], dilations = [4, 4]> (c) }""",
+        {"z": np.asarray(-np.inf, np.float32)},
+    )
+    assert_refuses(FusePads(), model, "can miss the input")
+    assert_rewrites(
+        FusePads(), model, expect=["Pad", "MaxPool"], rewrites=0, rtol=0, atol=0,
+    )  # fmt: skip
+
+
+def test_max_pool_takes_the_lowest_integer_when_it_is_dilated() -> None:
+    model = parse_model(
+        """g (int8[1,1,3,3] x) => (int8[1,1,1,1] y)
+        <int64[8] p = {0, 0, 1, 1, 0, 0, 1, 1}, int8 z = {-128}>
+        { c = Pad(x, p, z) y = MaxPool <kernel_shape = [2, 2], dilations = [4, 4]> (c) }"""
+    )
+    assert_rewrites(FusePads(), model, expect=["MaxPool"], rewrites=1, rtol=0, atol=0)
+
+
 def test_max_pool_keeps_the_pad_when_its_indices_are_used() -> None:
     model = parse_model(
         f"""g (float[N,4,7,8] x) => (float[N,4,H,W] y, int64[N,4,H,W] i) <{P4}>

@@ -38,11 +38,12 @@ def model_of(
     output: str = "",
     axes: str = "-1",
     shape: str = "N,3,8",
+    epsilon: float | NDArray[Any] = 1e-5,
 ) -> ir.Model:
     mean = f"ReduceMean <axes = [{axes}]> (q)" if opset < 18 else "ReduceMean(q, axes)"
     body = f"q = {square} v = {mean} w = Add(v, eps) {quotient} {tail}"
     words = set(body.replace("(", " ").replace(")", " ").replace(",", " ").split())
-    numbers = {"eps": 1e-5, "two": 2.0, "one": 1.0, "mhalf": -0.5}
+    numbers = {"eps": epsilon, "two": 2.0, "one": 1.0, "mhalf": -0.5}
     dtype = {"float": np.float32, "float16": np.float16, "double": np.float64}[name]
     weights = {key: np.array(number, dtype) for key, number in numbers.items() if key in words}
     weights |= {"g": normal(8, dtype=dtype)} if "g" in words else {}
@@ -149,3 +150,64 @@ def test_casts_around_it_are_taken_in() -> None:
     assert_rewrites(
         FuseRMSNorm(), model, expect=["RMSNormalization"], rewrites=3, rtol=1e-2, atol=1e-2
     )
+
+
+NO_EPSILON = [
+    "q = Mul(x, x) w = ReduceMean(q, axes) s = Sqrt(w) y = Div(x, s)",
+    "q = Pow(x, two) w = ReduceMean(q, axes) s = Sqrt(w) y = Div(x, s)",
+    "q = Pow(x, two) w = ReduceMean(q, axes) s = Sqrt(w) r = Reciprocal(s) y = Mul(x, r)",
+]
+
+
+def without_epsilon(body: str, opset: int) -> ir.Model:
+    model = parse_model(
+        f"g (float[N,8] x) => (float[N,8] y) <float two = {{2}}, int64[1] axes = {{-1}}> "
+        f"{{ {body} }}",
+        opset=opset,
+        ir_version=11 if opset >= 23 else 10,
+    )
+    ir.passes.common.ShapeInferencePass()(model)
+    return model
+
+
+@pytest.mark.parametrize("body", NO_EPSILON)
+def test_parts_stay_without_epsilon_when_the_opset_is_older(body: str) -> None:
+    """An Add of zero would be removed as a no-op and come back forever."""
+    assert_refuses(FuseRMSNorm(), without_epsilon(body, 18), "no epsilon")
+
+
+@pytest.mark.parametrize("body", NO_EPSILON)
+def test_one_node_remains_without_epsilon_when_the_opset_has_the_operator(body: str) -> None:
+    model = without_epsilon(body, 23)
+    assert_rewrites(
+        FuseRMSNorm(), model, expect=["RMSNormalization"], rewrites=1, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_parts_stay_when_epsilon_is_zero_in_float16() -> None:
+    model = model_of(SQUARES[1], QUOTIENTS[1], 18, name="float16", epsilon=1e-8)
+    assert_refuses(FuseRMSNorm(), model, "no epsilon")
+
+
+@pytest.mark.parametrize("opset", [18, 23])
+@pytest.mark.parametrize("large", ["eps", "one", "two", "mhalf"])
+def test_nothing_is_rewritten_when_a_number_adds_an_axis(large: str, opset: int) -> None:
+    """Shapes are left out: what matters is the one of the operand beside the number."""
+    numbers = {"eps": 1e-5, "one": 1.0, "two": 2.0, "mhalf": -0.5}
+    square = "q = Mul(x, x)" if large != "two" else "q = Pow(x, two)"
+    quotient = "r = Pow(w, mhalf)" if large == "mhalf" else "s = Sqrt(w) r = Div(one, s)"
+    weights = {
+        key: np.full((1, 1, 1) if key == large else (), number, np.float32)
+        for key, number in numbers.items()
+        if f"{key})" in f"{square}{quotient}eps)" or f"({key}," in quotient
+    }
+    model = parse_model(
+        f"""g (float[N,8] x) => (float[1,N,8] y) <int64[1] axes = {{-1}}> {{
+            {square} v = ReduceMean(q, axes) w = Add(v, eps) {quotient} y = Mul(x, r)
+        }}""",
+        weights,
+        opset=opset,
+        ir_version=11 if opset >= 23 else 10,
+    )
+    ir.passes.common.ShapeInferencePass()(model)
+    assert_rewrites(FuseRMSNorm(), model, expect=None, rewrites=0, rtol=0, atol=0)
