@@ -50,7 +50,7 @@ REQUEST = {"batch": 1, "sequence": 128, "past": 0}
 DECODE = {"batch": 1, "sequence": 1, "past": 128}
 
 
-def measure(name: str, threads: int, repeat: int, latency: bool) -> dict[str, Any]:
+def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """All figures of one model."""
     spec = find_model(name)
     source = materialize(spec)
@@ -63,17 +63,19 @@ def measure(name: str, threads: int, repeat: int, latency: bool) -> dict[str, An
     with tempfile.TemporaryDirectory() as folder:
         targets: dict[str, Path] = {}
         for tool in TOOLS:
-            if not tool.version:
+            if not tool.version or tool.name not in arguments.tools:
                 continue
             target = Path(folder, f"{tool.name.replace(' ', '_')}", "model.onnx")
             target.parent.mkdir()
-            result["tools"][tool.name] = figures = run_tool(tool, source, target, repeat)
+            result["tools"][tool.name] = figures = run_tool(tool, source, target, arguments.repeat)
             if "error" not in figures:
                 targets[tool.name] = target
             print(f"{name:20} {tool.name:20} {figures}", file=sys.stderr)
-        if latency:
+        if not arguments.no_latency:
             sizes = DECODE if name.startswith("llama") else REQUEST
-            add_latency(result, source, targets, example_inputs(spec.inputs, sizes), threads)
+            add_latency(
+                result, source, targets, example_inputs(spec.inputs, sizes), arguments.threads
+            )
     return result
 
 
@@ -167,15 +169,13 @@ def cell(figures: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--tools", nargs="+", default=[tool.name for tool in TOOLS])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--no-latency", action="store_true")
     parser.add_argument("--json", type=Path, help="also write the figures as JSON")
     arguments = parser.parse_args()
-    results = [
-        measure(name, arguments.threads, arguments.repeat, not arguments.no_latency)
-        for name in arguments.models
-    ]
+    results = [measure(name, arguments) for name in arguments.models]
     versions = ", ".join(f"{t.package} {t.version}" for t in TOOLS[1:] if t.version)
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, ")
     print(f"onnxruntime {onnxruntime.__version__}, {versions}\n")
