@@ -42,7 +42,8 @@ def benchmark(
         threads: Threads inside an operator; ONNX Runtime's choice by default.
         optimization: How far ONNX Runtime rewrites the graphs on load.
         disabled_optimizers: Names of ONNX Runtime's optimizers to leave out.
-        seconds: How long to measure all of them together, loading left out.
+        seconds: How long to measure all of them together, loading left out; up to four times as
+            long while an interval is wider than 3 % to each side.
         sessions: Sessions of each model; large and slow models get fewer.
         profile: Add the time by type of operator and by node.
         load: Add load time and peak memory, from new processes.

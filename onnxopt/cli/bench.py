@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0, min_open=True),
     default=5.0,
     show_default=True,
-    help="How long to measure, loading left out.",
+    help="How long to measure, loading left out; up to four times as long on a busy machine.",
 )
 @click.option(
     "--sessions",

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.loading import load_model
 from onnxopt.runtime.bench_inputs import batch_of, bench_inputs, plan_bench_inputs
 from onnxopt.runtime.benchmark_result import BenchmarkResult, ModelBenchmark
 from onnxopt.runtime.benchmark_settings import BenchmarkSettings
+from onnxopt.runtime.benchmarked import Source, as_source, model_names
 from onnxopt.runtime.binding import feeds_for, run_call
 from onnxopt.runtime.interleaving import Call, Timings, time_interleaved
 from onnxopt.runtime.load_cost import measure_load
@@ -26,10 +27,11 @@ from onnxopt.runtime.ratio import ratio_between
 from onnxopt.runtime.session import CannotRunError, Feeds, Session, open_session
 from onnxopt.runtime.session_count import affordable_sessions
 
+# On a busy machine rounds go on until intervals are +- 3 %, up to four times as long.
+_WANTED_WIDTH = 0.03
+_LONGEST = 4.0
 # Idle threads of one session would spin into the turn of the next one.
 _CONFIG = {"session.force_spinning_stop": "1"}
-
-Source = str | os.PathLike[str] | ir.Model
 
 
 def benchmark_models(
@@ -63,7 +65,7 @@ class Bench:
         self.models = models
         self.settings = settings
         self.providers = find_providers(settings.provider)
-        self.names = _names(models)
+        self.names = model_names(models)
         self.notes: list[str] = []
 
     def run(
@@ -100,7 +102,7 @@ class Bench:
         """A new session of a model."""
         try:
             session = open_session(
-                _source(self.models[index]),
+                as_source(self.models[index]),
                 optimization=self.settings.optimization,
                 threads=self.settings.threads,
                 providers=self.providers,
@@ -157,7 +159,17 @@ class Bench:
         for index, opened in enumerate(sessions):
             columns.append([len(calls) + i for i in range(len(opened))])
             calls += [self.call(index, session, feeds[index]) for session in opened]
-        return time_interleaved(calls, seconds=self.settings.seconds), columns
+
+        def enough(rounds: NDArray[np.float64]) -> bool:
+            others = [ratio_between(rounds, columns[0], other) for other in columns[1:]]
+            return all(ratio.high / ratio.low < 1 + 2 * _WANTED_WIDTH for ratio in others)
+
+        timings = time_interleaved(
+            calls, seconds=self.settings.seconds, enough=enough, longest=_LONGEST
+        )
+        if not enough(timings.rounds):
+            self.notes.append("this machine is busy: for a narrower interval give more --seconds")
+        return timings, columns
 
     def call(self, index: int, session: Session, feeds: Feeds) -> Call:
         """One run of a model's session."""
@@ -188,23 +200,6 @@ class Bench:
             np.concatenate([timings.runs[column] for column in columns[index]]),
             batch,
             load,
-            profile_model(self._opener(index), feeds) if settings.profile else None,
+            profile_model(partial(self.open, index), feeds) if settings.profile else None,
             ratio_between(timings.rounds, columns[0], columns[index]) if index else None,
         )
-
-    def _opener(self, index: int) -> Callable[[str], Session]:
-        return lambda prefix: self.open(index, prefix)
-
-
-def _source(model: Source) -> Path | ir.Model:
-    return model if isinstance(model, ir.Model) else Path(model)
-
-
-def _names(models: Sequence[Source]) -> list[str]:
-    """File names; whole paths where they are the same."""
-    paths = [
-        Path(getattr(m.graph, "name", None) or "model") if isinstance(m, ir.Model) else Path(m)
-        for m in models
-    ]
-    names = [path.name for path in paths]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]

@@ -47,6 +47,8 @@ def time_interleaved(
     clock: Clock = time.perf_counter,
     fewest_rounds: int = FEWEST_ROUNDS,
     seed: int = 0,
+    enough: Callable[[NDArray[np.float64]], bool] | None = None,
+    longest: float = 1.0,
 ) -> Timings:
     """Runs callables in interleaved rounds and times them.
 
@@ -56,6 +58,10 @@ def time_interleaved(
         clock: Seconds that pass.
         fewest_rounds: Rounds that take place even if they take longer.
         seed: Seed of the order within rounds.
+        enough: Asked with the rounds so far whenever `seconds` are over; if it says no, as many
+            seconds are added. It should judge how exact the figures are, not what they say:
+            to go on until there is a difference would find one.
+        longest: Multiple of `seconds` at which rounds end in any case.
     """
     lengths = [_warm_up(call, clock) for call in calls]
     # One length for all: a turn's burst should not tell the fast from the slow.
@@ -65,8 +71,13 @@ def time_interleaved(
     rng = np.random.default_rng(seed)
     rounds: list[list[float]] = []
     runs: list[list[float]] = [[] for _ in calls]
-    end = clock() + seconds
-    while len(rounds) < fewest_rounds or clock() < end:
+    start = clock()
+    end, last = start + seconds, start + longest * seconds
+    while True:
+        if len(rounds) >= fewest_rounds and clock() >= end:
+            if enough is None or end >= last or enough(np.array(rounds)):
+                break
+            end = min(end + seconds, last)
         row = [0.0] * len(calls)
         for index in rng.permutation(len(calls)):
             call = calls[index]

@@ -112,6 +112,22 @@ def test_fast_calls_run_in_bursts_and_slow_ones_once_a_turn():
     assert len(slow.runs[1]) == 3
 
 
+def test_rounds_go_on_until_figures_are_exact_enough_but_not_for_ever():
+    clock = Clock()
+    asked = []
+
+    def enough(rounds: np.ndarray) -> bool:
+        asked.append(len(rounds))
+        return len(asked) == 2
+
+    calls = [clock.model(0.05)] * 2
+    timings = time_interleaved(calls, seconds=1, clock=clock, enough=enough, longest=4)
+    assert len(asked) == 2
+    assert len(timings.rounds) == pytest.approx(20, abs=2)
+    never = time_interleaved(calls, seconds=1, clock=clock, enough=lambda rounds: False, longest=4)
+    assert len(never.rounds) == pytest.approx(40, abs=2)
+
+
 def test_every_call_runs_once_in_every_round_in_changing_order():
     clock = Clock()
     order = []
