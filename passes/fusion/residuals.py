@@ -4,10 +4,10 @@
 
 Sum of two operands is their addition. ONNX Runtime replaces an Add in front of a LayerNormalization
 by com.microsoft SkipLayerNormalization at load, as soon as it knows that both shapes are equal, and
-its CPU kernel takes five to six times as long as the two operators (one thread, 1x128x384 and
-8x128x384, ONNX Runtime 1.32: `benchmarks/residual_forms.py`); a MiniLM encoder loses 7 % by it. The
-better a graph's shapes are known, the more often that happens, so tidying alone would slow it down.
-It does not look at Sum, whose kernel is as fast as Add's.
+its CPU kernel takes five to six and a half times as long as the two operators (one thread,
+1x128x384 and 8x128x384, ONNX Runtime 1.32: `benchmarks/residual_forms.py`); a MiniLM encoder loses
+7 % by it. The better a graph's shapes are known, the more often that happens, so tidying alone
+would slow it down. It does not look at Sum, whose kernel is as fast as Add's.
 
 The same holds for the normalization that ONNX Runtime itself assembles from ReduceMean, Sub and
 their followers. On CUDA the fused kernel pays: presets for that target leave this pass out.
