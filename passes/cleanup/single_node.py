@@ -28,9 +28,15 @@ from onnxopt.graph.values import constant_ints, opset_version
 Source = Callable[[ir.Node, int], "ir.Value | str | None"]
 
 
+# Nearly every check ends here, thousands of times a run, so it is made once. Nothing writes to it.
+_NO_MATCH = MatchResult().fail("")
+# What a check that reads one node sees as the match so far.
+_UNBOUND = MatchResult()
+
+
 def no_match() -> MatchResult:
     """An ordinary non-match: without a reason, so that the report stays free of it."""
-    return MatchResult().fail("")
+    return _NO_MATCH
 
 
 def refuse(reason: str, node: ir.Node) -> MatchResult:
@@ -99,20 +105,21 @@ class _OneNodeRule(RewriteRule):
         if node.op_type != self._target_pattern.output_node.op_type or node.domain:
             return None
         root = node.outputs[0]
-        match = MatchResult()
-        match.add_node(node)
-        match.bind("root", root)
-        match.outputs.append(root)
         checked = self._condition_function(
-            MatchContext(model, graph_or_function, node, match), root=root
+            MatchContext(model, graph_or_function, node, _UNBOUND), root=root
         )
         if checked:
+            match = MatchResult()
+            match.add_node(node)
+            match.bind("root", root)
+            match.outputs.append(root)
             if isinstance(checked, MatchResult):
                 match.bindings.update(checked.bindings)
             return match
-        if tracer is not None:
-            match.fail(getattr(checked, "reason", ""), node)
-            tracer.log(self, graph_or_function, node, match, MatchStatus.CONDITION_FAILED)
+        reason = getattr(checked, "reason", "")
+        if tracer is not None and reason:
+            failed = MatchResult().fail(reason, node)
+            tracer.log(self, graph_or_function, node, failed, MatchStatus.CONDITION_FAILED)
         return None
 
 
