@@ -1,0 +1,115 @@
+"""Running a model over data and feeding all observers at once, within a bound of memory.
+
+Values are taken in chunks: a chunk is as many tensors as fit the memory, for which the whole data
+is run once. Batches may differ in shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxopt.calibration.data import CalibrationData
+from onnxopt.calibration.statistics import Statistics
+from onnxopt.calibration.table import CalibrationTable
+from onnxopt.core.errors import InvalidInputError
+from onnxopt.graph.fingerprint import fingerprint
+from onnxopt.runtime.probing import Probe, as_declared, chunks, open_plain, release_weights
+from onnxopt.runtime.regions import cut
+from onnxopt.runtime.session import CannotRunError
+
+DEFAULT_MEMORY = 512 << 20
+# What an array costs besides itself while it is observed: a copy and the indexes of its bins.
+_OVERHEAD = 4
+
+
+def collect(
+    model: ir.Model,
+    names: Iterable[str],
+    data: CalibrationData,
+    *,
+    samples: Sequence[int] | None = None,
+    max_memory: int = DEFAULT_MEMORY,
+    by_channel: Iterable[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> CalibrationTable:
+    """Observes values of the main graph, graph inputs among them.
+
+    Args:
+        model: The float model.
+        names: Values to observe; those that the main graph does not compute are left out.
+        data: What to run on.
+        samples: Indexes of the input sets to use; all by default.
+        max_memory: Bytes for the values of one run, beyond the model itself.
+        by_channel: Values of which to keep the largest magnitude per channel as well.
+        progress: Told the number of runs done and the number of all.
+
+    Raises:
+        InvalidInputError: The model does not run on the data.
+    """
+    chosen = range(len(data)) if samples is None else samples
+    table = CalibrationTable(fingerprint(model), len(chosen))
+    probe = Probe(model)
+    inputs = {value.name for value in model.graph.inputs}
+    wanted = list(dict.fromkeys(names))
+    fed = [name for name in wanted if name in inputs]
+    computed = [name for name in wanted if name in probe.values]
+    channelled = frozenset(by_channel)
+    for name in (*fed, *computed):
+        table.statistics[name] = Statistics()
+    largest = max(chosen, key=lambda i: _elements(data, i), default=0)
+    sizes = probe.sizes(computed, data[largest].feeds)
+    parts = list(chunks(computed, sizes, max(1, max_memory // _OVERHEAD))) or [[]]
+    for number, part in enumerate(parts):
+        watched = (*part, *(fed if number == 0 else ()))
+        _observe(probe, part, watched, data, chosen, table, channelled)
+        if progress is not None:
+            progress(number + 1, len(parts))
+    return table
+
+
+def _observe(
+    probe: Probe,
+    part: Sequence[str],
+    watched: Sequence[str],
+    data: CalibrationData,
+    samples: Iterable[int],
+    table: CalibrationTable,
+    channelled: frozenset[str],
+) -> None:
+    session = None
+    try:
+        for index in samples:
+            one = data[index]
+            found = dict(one.feeds)
+            _check_finite(found, index)
+            if part:
+                if session is None:
+                    session = open_plain(cut(probe.model, part))
+                found |= session.run(as_declared(session, one.feeds))
+            for name in watched:
+                array = found.pop(name)
+                if getattr(array, "dtype", None) is not None and array.dtype.kind in "fV":
+                    table.statistics[name].add(array, by_channel=name in channelled)
+    except CannotRunError as error:
+        raise InvalidInputError(
+            f"the model does not run on calibration sample {index} "
+            f"({one.description}): {error.reason}"
+        ) from error
+    finally:
+        release_weights(probe.model)
+
+
+def _elements(data: CalibrationData, index: int) -> int:
+    return sum(getattr(array, "size", 1) for array in data[index].feeds.values())
+
+
+def _check_finite(feeds: Mapping[str, Any], index: int) -> None:
+    for name, array in feeds.items():
+        if getattr(array, "dtype", np.dtype(bool)).kind == "f" and not np.isfinite(array).all():
+            raise InvalidInputError(
+                f"calibration sample {index}: the data for input {name!r} holds NaN or infinity"
+            )

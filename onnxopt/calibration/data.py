@@ -1,0 +1,253 @@
+"""The user's data, whatever form it comes in, as input sets that can be read again and again.
+
+Arrays, files, folders, images, text, functions and iterables; `open_data` tells them apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxopt.calibration.images import IMAGE_SUFFIXES, ImagePreprocessing, parse_preprocessing
+from onnxopt.calibration.texts import TEXT_SUFFIXES, read_texts
+from onnxopt.core.errors import InvalidInputError
+from onnxopt.graph.values import dims
+from onnxopt.runtime.inputs import InputPlan, InputSet, plan_inputs
+from onnxopt.runtime.user_file import read_file
+from onnxopt.runtime.user_files import read_files
+from onnxopt.runtime.user_functions import (
+    USER_ERRORS,
+    call_data_function,
+    find_function,
+    names_function,
+)
+
+# Rows of a long array that make one input set, where the model takes any number.
+_ROWS = 8
+# Ranges from fewer samples miss values that occur later.
+FEW_SAMPLES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrationData:
+    """Inputs to calibrate and to measure with.
+
+    Attributes:
+        plan: Makes the input sets; inputs that the data lacks are synthesized.
+        synthesized: True if there is no data of the user's.
+        notes: What the user should know about it.
+    """
+
+    plan: InputPlan
+    synthesized: bool
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return self.plan.sets
+
+    def __iter__(self) -> Iterator[InputSet]:
+        for index in range(len(self)):
+            yield self[index]
+
+    def __getitem__(self, index: int) -> InputSet:
+        return self.plan.build(self.plan.wanted(index), index)
+
+    def split(self, held_out: int) -> tuple[range, range]:
+        """Indexes of sets to calibrate with, and of others to measure with: the last ones.
+
+        With fewer than four sets all of them serve for both.
+        """
+        count = len(self)
+        if count < 4:
+            return range(count), range(count)
+        kept = min(held_out, count // 4)
+        return range(count - kept), range(count - kept, count)
+
+
+def open_data(
+    data: Any,
+    model: ir.Model,
+    *,
+    preprocess: str | Callable[[Path], Any] | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+) -> CalibrationData:
+    """Finds, opens and checks the data.
+
+    Args:
+        data: None; arrays by input name; a .npz or .npy file, a folder of these or of images, a
+            .txt or .jsonl file; a function (also as "module:function" or "file.py:function") or any
+            iterable that yields arrays by input name.
+        model: The model that takes them.
+        preprocess: How images become arrays: options as text (see `images`), or a function of a
+            path that returns an array or arrays by input name, also as "file.py:function".
+        tokenizer: A folder with a tokenizer.json, for text.
+        limit: Use no more input sets than this.
+        input_shapes: Shapes of inputs that are synthesized.
+
+    Raises:
+        InvalidInputError: It cannot be read or does not fit the model.
+    """
+    inputs = {v.name or "": v for v in model.graph.inputs if not v.is_initializer()}
+    if data is None:
+        plan = plan_inputs(model, input_shapes=input_shapes)
+        return CalibrationData(plan, synthesized=True)
+    sets = _read(data, inputs, preprocess, None if tokenizer is None else Path(tokenizer))
+    sets = [rows for one in sets for rows in _in_rows(one, inputs)]
+    if not sets:
+        raise InvalidInputError("the calibration data holds no samples")
+    count = len(sets)
+    sets = _spread(sets, limit)
+    plan = plan_inputs(model, sets, input_shapes=input_shapes)
+    notes = []
+    if count < FEW_SAMPLES:
+        notes.append(
+            f"only {count} calibration sample{'s' * (count > 1)}: ranges may miss values that "
+            "occur later; a few hundred are usual"
+        )
+    return CalibrationData(plan, synthesized=False, notes=tuple(notes))
+
+
+def _read(
+    data: Any,
+    inputs: Mapping[str, ir.Value],
+    preprocess: str | Callable[[Path], Any] | None,
+    tokenizer: Path | None,
+) -> list[Mapping[str, Any]]:
+    if isinstance(data, Mapping):
+        return [data]
+    if isinstance(data, (str, os.PathLike)):
+        text = os.fspath(data)
+        if names_function(text):
+            return list(call_data_function(find_function(text), text))
+        return _read_path(Path(text), inputs, preprocess, tokenizer)
+    if callable(data):
+        return list(call_data_function(data, getattr(data, "__name__", "the function")))
+    if isinstance(data, Sequence):
+        return [found for one in data for found in _read(one, inputs, preprocess, tokenizer)]
+    if isinstance(data, Iterable):
+        return list(call_data_function(lambda: data, "the iterable"))
+    raise InvalidInputError(
+        "calibration data is arrays by name, a file, a folder, a function or an iterable, not "
+        f"{type(data).__name__}"
+    )
+
+
+def _read_path(
+    path: Path,
+    inputs: Mapping[str, ir.Value],
+    preprocess: str | Callable[[Path], Any] | None,
+    tokenizer: Path | None,
+) -> list[Mapping[str, Any]]:
+    if not path.exists():
+        raise InvalidInputError(f"{path}: there is no such file or folder")
+    if path.is_dir():
+        images = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        if images:
+            return _read_images(images, inputs, preprocess)
+        if not any(path.iterdir()):
+            raise InvalidInputError(f"{path}: the folder is empty")
+        return [arrays for _, arrays in read_files(path)]
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return _read_images([path], inputs, preprocess)
+    if path.suffix.lower() in TEXT_SUFFIXES:
+        return list(read_texts(path, tokenizer, list(inputs)))
+    return [read_file(path, inputs)]
+
+
+class _Image(Mapping[str, Any]):
+    """An image that is read when its array is asked for."""
+
+    def __init__(self, path: Path, name: str, function: Callable[[Path], Any]) -> None:
+        self._path, self._name, self._function = path, name, function
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            found = self._function(self._path)
+        except USER_ERRORS as error:
+            raise InvalidInputError(f"{self._path}: preprocessing failed: {error}") from error
+        if isinstance(found, Mapping):
+            return found[name]
+        if name != self._name:
+            raise KeyError(name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((self._name,))
+
+    def __len__(self) -> int:
+        return 1
+
+
+def _read_images(
+    paths: Sequence[Path],
+    inputs: Mapping[str, ir.Value],
+    preprocess: str | Callable[[Path], Any] | None,
+) -> list[Mapping[str, Any]]:
+    of_images = [n for n, v in inputs.items() if v.shape is not None and len(v.shape) == 4]
+    if len(of_images) != 1:
+        raise InvalidInputError(
+            f"{paths[0].parent}: images need a model with one input of rank 4; the inputs are "
+            f"{', '.join(inputs)}; give arrays by name in .npz files"
+        )
+    name = of_images[0]
+    if (
+        preprocess is None
+        or isinstance(preprocess, ImagePreprocessing)
+        or (isinstance(preprocess, str) and not names_function(preprocess))
+    ):
+        options = parse_preprocessing(preprocess or "").fitted(dims(inputs[name]) or ())
+        function: Callable[[Path], Any] = options.apply
+    else:
+        function = find_function(preprocess) if isinstance(preprocess, str) else preprocess
+    return [_Image(path, name, function) for path in paths]
+
+
+class _Rows(Mapping[str, Any]):
+    """Some of the rows of arrays."""
+
+    def __init__(self, arrays: Mapping[str, Any], start: int, stop: int) -> None:
+        self._arrays, self._start, self._stop = arrays, start, stop
+
+    def __getitem__(self, name: str) -> Any:
+        return self._arrays[name][self._start : self._stop]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
+def _in_rows(arrays: Mapping[str, Any], inputs: Mapping[str, ir.Value]) -> list[Mapping[str, Any]]:
+    """Cuts arrays of many samples into sets of as many as the model takes."""
+    if isinstance(arrays, _Image) or not isinstance(arrays, dict):
+        return [arrays]
+    counts, taken = set(), set()
+    for name, array in arrays.items():
+        shape = dims(inputs[name]) if name in inputs else None
+        found = np.shape(array)
+        if not shape or len(found) != len(shape):
+            return [arrays]
+        counts.add(found[0])
+        taken.add(shape[0] if isinstance(shape[0], int) and shape[0] > 0 else 0)
+    if len(counts) != 1 or len(taken) != 1:
+        return [arrays]
+    count, rows = counts.pop(), taken.pop() or _ROWS
+    if count <= rows or (taken and count % rows):
+        return [arrays]
+    return [_Rows(arrays, start, start + rows) for start in range(0, count, rows)]
+
+
+def _spread(sets: list[Mapping[str, Any]], limit: int | None) -> list[Mapping[str, Any]]:
+    """As many as allowed, from all over the data."""
+    if limit is None or len(sets) <= limit:
+        return sets
+    return [sets[index * len(sets) // limit] for index in range(limit)]
