@@ -16,6 +16,13 @@ from onnxopt.cli.options import inputs_option, output_options
 @click.argument("rewritten", type=click.Path(path_type=Path), metavar="B")
 @inputs_option
 @click.option(
+    "--budget",
+    metavar="X",
+    help="Error that outputs may have: 0.01 or 1% (relative root mean square), or 40dB (SQNR). "
+    "By default A's own noise, or what is usual if B has fewer bits: 40dB for float16, 26dB for "
+    "bfloat16, 20dB for 8 bits, 12dB for 4 bits.",
+)
+@click.option(
     "--html",
     "page",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -41,6 +48,7 @@ def command(
     original: Path,
     rewritten: Path,
     inputs: str | None,
+    budget: str | None,
     page: Path | None,
     memory: int,
     everything: bool,
@@ -52,11 +60,19 @@ def command(
 
     A is the reference and B what became of it by fusion, quantization, another precision or
     pruning, with any tool. Each part of B runs on the values of A, so that a node's own error is
-    told from the error that it inherits. Exit code 3 if the outputs differ beyond the noise.
+    told from the error that it inherits. Exit code 3 if the outputs differ beyond the noise or,
+    where B has fewer bits or --budget is given, beyond the budget.
     """
     from onnxopt.runtime.diagnosis import diagnose
 
-    found = diagnose(original, rewritten, inputs=inputs, memory=memory << 20, everything=everything)
+    found = diagnose(
+        original,
+        rewritten,
+        inputs=inputs,
+        budget=budget,
+        memory=memory << 20,
+        everything=everything,
+    )
     if page is not None:
         from onnxopt.core.errors import SaveError
         from onnxopt.runtime.diagnosis_page import diagnosis_page

@@ -21,8 +21,10 @@ import onnx_ir as ir
 
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.loading import load_model
+from onnxopt.runtime.comparison import Difference
+from onnxopt.runtime.conversion import decibels, find_conversion, parse_budget
 from onnxopt.runtime.dissecting import Dissection
-from onnxopt.runtime.finding import Diagnosis
+from onnxopt.runtime.finding import Diagnosis, Status
 from onnxopt.runtime.inputs import InputSet, plan_inputs
 from onnxopt.runtime.judging import Judge
 from onnxopt.runtime.noise import NoiseRuns, differences_of
@@ -41,6 +43,7 @@ def diagnose(
     rewritten: str | os.PathLike[str] | ir.Model,
     *,
     inputs: Any = None,
+    budget: float | str | None = None,
     memory: int = DEFAULT_MEMORY,
     everything: bool = False,
 ) -> Diagnosis:
@@ -50,6 +53,9 @@ def diagnose(
         original: The reference.
         rewritten: What became of it, by any tool.
         inputs: Data to run on, by input name or as the path of a .npz file; synthesized by default.
+        budget: Error that an output may have: a relative root mean square (0.01), or as text also
+            "1%" or "40dB". By default the noise of the original; if `rewritten` has fewer bits,
+            what is usual for them.
         memory: Bytes for intermediate values at a time, beside the models.
         everything: Look at every value, also where looking at a few is enough.
 
@@ -60,16 +66,31 @@ def diagnose(
     start = time.perf_counter()
     models = [_loaded(model) for model in (original, rewritten)]
     sources = [_source(model) for model in (original, rewritten)]
+    conversion = find_conversion(*models)
+    allowed = parse_budget(budget) if isinstance(budget, str) else budget
+    if allowed is None and conversion is not None:
+        allowed = conversion.budget
     verdict = _Verdict(sources, models, inputs)
+    status, reason = verdict.against(allowed)
+    notes = list(verdict.notes)
+    if conversion is not None and budget is None and status != "same":
+        notes.append(
+            f"the budget of {decibels(conversion.budget):.0f} dB is a rule of thumb for "
+            f"{conversion.what}; set your own with --budget"
+        )
     found = Diagnosis(
-        "different" if verdict.reason else "same",
-        verdict.reason or verdict.summary,
+        status,
+        reason,
         tuple(verdict.outputs),
         inputs=verdict.worst.description,
-        notes=tuple(verdict.notes),
+        notes=tuple(notes),
+        conversion="" if conversion is None else conversion.what,
+        budget=allowed,
     )
-    if verdict.reason or everything:
-        dissection = Dissection(models[0], models[1], verdict.worst.feeds, memory, everything)
+    # Fewer bits may overflow where the outputs hide it: on a CPU, float16 is computed in float.
+    if status != "same" or everything or conversion is not None:
+        feeds = verdict.worst.feeds
+        dissection = Dissection(models[0], models[1], feeds, memory, everything, conversion)
         found = dissection.run(found)
     return dataclasses.replace(found, seconds=time.perf_counter() - start)
 
@@ -79,8 +100,6 @@ class _Verdict:
 
     Attributes:
         outputs: Figures of each.
-        reason: The worst of them in words; empty if all are within the noise.
-        summary: What to say if they are.
         worst: The inputs with the largest difference.
         notes: What was found out on the way.
     """
@@ -118,9 +137,36 @@ class _Verdict:
             key=lambda o: excess(o.difference, o.tolerance),
             reverse=True,
         )
-        self.reason = f"output {failed[0].name!r}: {failed[0].complaint}" if failed else ""
-        self.summary = f"{len(self.outputs)} outputs agree on {len(reference.sets)} input sets"
+        self._failed = failed
+        self._sets = len(reference.sets)
         self.worst = _worst(reference, result, [o.name for o in failed or self.outputs])
+
+    def against(self, budget: float | None) -> tuple[Status, str]:
+        """The verdict, and the worst output in words.
+
+        Args:
+            budget: Relative root mean square of an error that is within bounds; None for none.
+        """
+        if not self._failed:
+            outputs = f"{len(self.outputs)} output" + "s" * (len(self.outputs) != 1)
+            sets = f"{self._sets} input set" + "s" * (self._sets != 1)
+            return "same", f"{outputs} agree on {sets}, beyond the noise of the first model"
+        worst = self._failed[0]
+        if budget is None or worst.difference.broken:
+            return "different", f"output {worst.name!r}: {worst.complaint}"
+        worst = max(self._failed, key=lambda o: _size(o.difference))
+        error = _size(worst.difference)
+        words = f"rms error {error:.2%} (SQNR {decibels(error):.1f} dB)"
+        if worst.difference.kind != "float":
+            words = f"{error:.2%} of its entries differ"
+        verdict: Status = "within" if error <= budget else "different"
+        join = "of" if verdict == "within" else "over the budget of"
+        words += f", {join} {budget:.2%} ({decibels(budget):.1f} dB)"
+        return verdict, f"output {worst.name!r}: {words}"
+
+
+def _size(found: Difference) -> float:
+    return found.rms if found.kind == "float" else found.mismatches
 
 
 def _worst(reference: Trials, result: Trials, names: list[str]) -> InputSet:

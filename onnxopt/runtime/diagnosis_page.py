@@ -34,23 +34,20 @@ def diagnosis_page(diagnosis: Diagnosis, names: tuple[str, str]) -> str:
         names: What to call the two models.
     """
     first, second = map(escape, names)
-    verdict = (
-        f"No difference: {diagnosis.reason}" if diagnosis.status == "same" else diagnosis.reason
-    )
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{second} against {first}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{second} against {first}</h1>",
-        f"<p><b>{escape(verdict)}</b></p>",
+        f"<p><b>{escape(diagnosis.headline)}</b></p>",
         f'<p class="soft">On {escape(diagnosis.inputs)}; {diagnosis.values} values are in both '
         "models.</p>",
     ]
     if diagnosis.points:
         parts += ["<h2>Error along the graph</h2>", error_plot(diagnosis)]
     if diagnosis.findings:
-        parts += ["<h2>Nodes with an error of their own</h2>", "<ol>"]
+        parts += [f"<h2>{escape(diagnosis.title)}</h2>", "<ol>"]
         parts += [_item(finding) for finding in diagnosis.findings[:_SHOWN]]
         parts.append("</ol>")
         more = len(diagnosis.findings) - _SHOWN

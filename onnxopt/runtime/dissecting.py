@@ -10,14 +10,19 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxopt.core.provenance import rules_of
-from onnxopt.runtime.causes import graph_causes, saturation
+from onnxopt.core.walking import subgraphs_of
+from onnxopt.runtime.causes import graph_causes
+from onnxopt.runtime.conversion import CONVERSIONS, Conversion
 from onnxopt.runtime.finding import Diagnosis, Finding, Point
 from onnxopt.runtime.narrowing import narrow
+from onnxopt.runtime.opening import bodies_in
 from onnxopt.runtime.paired_values import PairedValues
+from onnxopt.runtime.plain_runs import verdict_notes
 from onnxopt.runtime.probing import chunks
-from onnxopt.runtime.regions import Region, find_region
-from onnxopt.runtime.relations import broken, relation
+from onnxopt.runtime.regions import Region, described, find_region
+from onnxopt.runtime.relations import ROUNDED, broken, relation
 from onnxopt.runtime.replay import Own, excess, replay
+from onnxopt.runtime.rounding_causes import SATURATES, rounding_causes
 from onnxopt.runtime.session import CannotRunError, Feeds
 
 # Arrays that are alive at a time for each value of a chunk: the original's, the other's or the
@@ -26,6 +31,9 @@ _COPIES = 4
 _MOST_ROUNDS = 40
 # Downstream of a value with an error, so little of it is nothing: the value was no pair.
 _VANISHED = 0.01
+# Control flow is looked into at so many places, and so many large errors are told of.
+_MOST_OPENED = 5
+_MOST_LARGEST = 5
 
 
 class Dissection:
@@ -37,6 +45,7 @@ class Dissection:
         feeds: Inputs on which their outputs differ.
         memory: Bytes for values at a time.
         everything: Look at all values.
+        conversion: What the original was converted to, if it was.
     """
 
     def __init__(
@@ -46,33 +55,27 @@ class Dissection:
         feeds: Feeds,
         memory: int,
         everything: bool,
+        conversion: Conversion | None = None,
     ) -> None:
+        self._memory = memory
+        self._conversion = conversion
         self._pairs = PairedValues(original, rewritten, feeds)
         self._budget = memory // _COPIES
         self._everything = everything
         self._places = {node: place for place, node in enumerate(self._pairs.other.model.graph)}
         self._own: dict[str, Point] = {}
-        self._causes: dict[str, list[str]] = {}
+        # What is sure to be a cause, and what may only follow from one.
+        self._causes: dict[str, tuple[list[str], list[str]]] = {}
         self._notes: list[str] = []
 
     def run(self, found: Diagnosis) -> Diagnosis:
-        """The diagnosis with the parts at fault."""
+        """The diagnosis with the parts at fault; with the largest errors if no part is."""
+        findings = self.faults()
+        if not findings and found.status != "same":
+            findings = self._largest()
+        if found.status == "different":
+            self._notes += verdict_notes(found, findings, self._pairs.totals, self._conversion)
         pairs = self._pairs
-        try:
-            names = everything = list(pairs.likes)
-            if not self._everything:
-                names = narrow(pairs, names, self._budget)
-            self._settle(names)
-            if len(names) < len(everything) and not self._findings():
-                self._settle(everything)
-        except CannotRunError as error:
-            self._notes.append(f"the search stopped: {error.reason}")
-        findings = self._findings()
-        if not findings and found.status == "different":
-            self._notes.append(
-                "no part has an error of its own when run as written: the difference comes from "
-                "what ONNX Runtime's optimizations make of the models, or from many small ones"
-            )
         points = [
             self._own.get(name) or self._point(name, None)
             for name in pairs.likes
@@ -85,6 +88,62 @@ class Dissection:
             values=len(pairs.likes),
             notes=(*found.notes, *self._notes),
         )
+
+    def faults(self) -> list[Finding]:
+        """The parts with an error of their own beyond what is usual, worst first."""
+        pairs = self._pairs
+        try:
+            names = everything = list(pairs.likes)
+            if not self._everything:
+                names = narrow(pairs, names, self._budget)
+            self._settle(names)
+            if len(names) < len(everything) and not self._faulty():
+                self._settle(everything)
+        except CannotRunError as error:
+            self._notes.append(f"the search stopped: {error.reason}")
+        findings: list[Finding] = []
+        opened: dict[tuple[ir.Node, ...], list[Finding]] = {}
+        for point in self._faulty():
+            nodes = tuple(n for n in self._pairs.region(point.value).nodes if subgraphs_of(n))
+            if nodes and nodes not in opened and len(opened) < _MOST_OPENED:
+                opened[nodes] = self._inside(point)
+                findings += opened[nodes]
+            # Several results of the same control flow have the same causes.
+            if not opened.get(nodes):
+                findings.append(self._finding(point))
+        return findings
+
+    def _inside(self, point: Point) -> list[Finding]:
+        """The parts at fault inside of the control flow that a value comes from."""
+        found: list[Finding] = []
+        try:
+            original, region = self._like_region(point), self._pairs.region(point.value)
+            for body in bodies_in(original, region, self._pairs):
+                search = Dissection(
+                    body.original,
+                    body.rewritten,
+                    body.feeds,
+                    self._memory,
+                    self._everything,
+                    self._conversion,
+                )
+                for finding in search.faults():
+                    place = dataclasses.replace(finding.point, position=point.position)
+                    inside = (body.place, *finding.inside)
+                    found.append(dataclasses.replace(finding, point=place, inside=inside))
+        except CannotRunError as error:
+            self._notes.append(f"{point.node} was not looked into: {error.reason}")
+        return found
+
+    def _largest(self) -> list[Finding]:
+        """Where most is lost, although no part loses more than is usual."""
+        points = [
+            p
+            for n, p in self._own.items()
+            if n in self._pairs.likes and p.own is not None and p.own.rms and p.excess <= 1
+        ]
+        points.sort(key=lambda p: -p.own.rms if p.own else 0.0)
+        return [self._finding(point) for point in points[:_MOST_LARGEST]]
 
     def _settle(self, names: list[str]) -> None:
         """Replays the parts that end in these values, until all pairs are true ones."""
@@ -111,7 +170,7 @@ class Dissection:
             if missing & pairs.likes.keys():
                 originals |= pairs.compare([n for n in pairs.likes if n in missing])
                 regions = [pairs.region(name) for name in chunk if name in pairs.likes]
-            replayed = replay(pairs.other.model, regions, originals, pairs.feeds)
+            replayed = replay(pairs.other.model, regions, originals, pairs.feeds, self._conversion)
             for region in regions:
                 name = region.value.name or ""
                 if name in replayed:
@@ -120,17 +179,25 @@ class Dissection:
     def _judge(self, region: Region, own: Own, original: NDArray[Any]) -> None:
         name = region.value.name or ""
         self._own[name] = point = self._point(name, own)
-        if point.excess > 1:
-            words = broken(original, own.result) or relation(original, own.result)
-            feeds = {**own.feeds, self._pairs.likes[name]: original}
-            self._causes[name] = [*saturation(region, feeds), f"the result: {words}"]
+        if point.excess > 1 or self._conversion is not None:
+            # By both names: QuantizeLinear may read the value where the original makes it.
+            same = (name, self._pairs.likes[name], _quantized_name(region))
+            values = {**own.feeds, **dict.fromkeys(same, original)}
+            first, last = list(rounding_causes(region, values)), list[str]()
+            infinite = broken(original, own.result)
+            words = infinite or relation(original, own.result)
+            known = any(SATURATES in cause for cause in first)
+            if words and not words.startswith(ROUNDED) and not known:
+                (first if infinite else last).append(f"the result: {words}")
+            self._causes[name] = first, last
 
     def _point(self, name: str, own: Own | None) -> Point:
         producer = self._pairs.other.values[name].producer()
         assert producer is not None
+        node = producer if own is None else _worker(self._pairs.region(name))
         return Point(
             name,
-            f"{producer.op_type} {producer.name!r}",
+            described(node),
             self._places[producer],
             self._pairs.totals.get(name),
             None if own is None else own.difference,
@@ -168,18 +235,21 @@ class Dissection:
             if name in self._pairs.likes and producers & set(self._pairs.region(name).nodes)
         ]
 
-    def _findings(self) -> list[Finding]:
+    def _faulty(self) -> list[Point]:
         faulty = [p for n, p in self._own.items() if n in self._pairs.likes and p.excess > 1]
         # What cannot be measured comes first, in the order of the graph.
-        faulty.sort(key=lambda p: (-p.excess, p.position))
-        return [self._finding(point) for point in faulty]
+        return sorted(faulty, key=lambda p: (-p.excess, p.position))
+
+    def _like_region(self, point: Point) -> Region:
+        pairs = self._pairs
+        like = pairs.one.values[pairs.likes[point.value]]
+        return find_region(like, set(pairs.likes.values()) - {like.name or ""})
 
     def _finding(self, point: Point) -> Finding:
         pairs = self._pairs
-        region = pairs.region(point.value)
-        like = pairs.one.values[pairs.likes[point.value]]
-        original = find_region(like, set(pairs.likes.values()) - {like.name or ""})
+        region, original = pairs.region(point.value), self._like_region(point)
         causes = graph_causes(original, region, (pairs.one.model, pairs.other.model))
+        first, last = self._causes.get(point.value, ([], []))
         inherited = [pairs.totals[v.name] for v in region.frontier if v.name in pairs.totals]
         rules = dict.fromkeys(rule for node in region.nodes for rule in rules_of(node))
         return Finding(
@@ -188,11 +258,29 @@ class Dissection:
             _labels(region),
             _labels(original),
             tuple(rules),
-            tuple(dict.fromkeys([*causes, *self._causes.get(point.value, ())])),
+            tuple(dict.fromkeys([*first, *causes, *last])),
             max((d.rms for d in inherited), default=0.0),
         )
 
 
+def _worker(region: Region) -> ir.Node:
+    """The last node that computes, rather than converts."""
+    computing = (n for n in region.nodes if n.op_type not in (*CONVERSIONS, "Constant"))
+    quantizing = (n for n in region.nodes if n.op_type == "QuantizeLinear")
+    return next(computing, None) or next(quantizing, region.nodes[0])
+
+
+def _quantized_name(region: Region) -> str:
+    """The name of what QuantizeLinear reads, if the value is what comes of that."""
+    node = region.value.producer()
+    for op_type in ("DequantizeLinear", "QuantizeLinear"):
+        if node is None or node.op_type != op_type or node.inputs[0] is None:
+            return ""
+        value = node.inputs[0]
+        node = value.producer()
+    return value.name or ""
+
+
 def _labels(region: Region) -> tuple[str, ...]:
     nodes = [node for node in region.nodes if node.op_type != "Constant"]
-    return tuple(f"{node.op_type} {node.name!r}" for node in nodes or region.nodes)
+    return tuple(map(described, nodes or region.nodes))

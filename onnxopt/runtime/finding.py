@@ -8,7 +8,7 @@ from typing import Any, Literal
 from onnxopt.runtime.comparison import Difference
 from onnxopt.runtime.parity_result import OutputParity
 
-Status = Literal["same", "different"]
+Status = Literal["same", "within", "different"]
 _SHOWN = 5
 _NODES_SHOWN = 4
 
@@ -48,6 +48,7 @@ class Finding:
         rules: Rules that made the nodes.
         causes: What is different there, as far as can be said.
         inherited: Root mean square of the largest error that comes in with its inputs.
+        inside: The control flow around it, outermost first, as "If 'gate', then_branch".
     """
 
     point: Point
@@ -57,11 +58,20 @@ class Finding:
     rules: tuple[str, ...]
     causes: tuple[str, ...]
     inherited: float
+    inside: tuple[str, ...] = ()
+
+    @property
+    def at_fault(self) -> bool:
+        """True if the error is larger than is usual."""
+        return self.point.excess > 1
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as plain data."""
         return {
             "value": self.point.value,
+            "node": self.point.node,
+            "inside": list(self.inside),
+            "at_fault": self.at_fault,
             "nodes": list(self.nodes),
             "original_nodes": list(self.original),
             "rules": list(self.rules),
@@ -76,6 +86,7 @@ class Finding:
         """The finding for people."""
         own, total = self.point.own, self.point.total
         lines = [f"{self.point.node}  (value {self.point.value!r})"]
+        lines += [f"    inside {place}" for place in self.inside]
         if own is not None:
             lines.append(
                 f"    own error {_amount(own)}, inherited {self.inherited:.1e}, "
@@ -94,7 +105,8 @@ class Diagnosis:
     """Where one model starts to differ from another.
 
     Attributes:
-        status: "same" if no output differs by more than the noise.
+        status: "same" if no output differs by more than the noise, "within" if none by more than
+            the budget for errors.
         reason: The worst difference of an output, in words.
         outputs: Figures of each output.
         findings: Parts with an error of their own, worst first.
@@ -103,6 +115,8 @@ class Diagnosis:
         inputs: What they were run on.
         notes: What the user should know.
         seconds: How long it took.
+        conversion: What the model was converted to, as "float16" or "8 bits"; else empty.
+        budget: Relative root mean square that errors of outputs may have; None for the noise.
     """
 
     status: Status
@@ -114,17 +128,37 @@ class Diagnosis:
     inputs: str = ""
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    conversion: str = ""
+    budget: float | None = None
 
     @property
     def exit_code(self) -> int:
         """0 for models that agree, 3 for models that do not."""
-        return 0 if self.status == "same" else 3
+        return 3 if self.status == "different" else 0
+
+    @property
+    def headline(self) -> str:
+        """The verdict in a line."""
+        what = f" ({self.conversion})" if self.conversion else ""
+        words = {"same": "no difference: ", "within": f"within the budget{what}: "}
+        return words.get(self.status, "") + self.reason
+
+    @property
+    def title(self) -> str:
+        """What the findings are; empty if there are none."""
+        if not self.findings:
+            return ""
+        if any(finding.at_fault for finding in self.findings):
+            return "Nodes with an error of their own"
+        return "No node is at fault; those with the largest error of their own"
 
     def to_dict(self) -> dict[str, Any]:
         """The diagnosis as JSON-ready data."""
         return {
             "status": self.status,
             "reason": self.reason,
+            "conversion": self.conversion,
+            "budget": self.budget,
             "outputs": [output.to_dict() for output in self.outputs],
             "findings": [finding.to_dict() for finding in self.findings],
             "points": [
@@ -151,10 +185,12 @@ class Diagnosis:
         Args:
             verbose: All findings, and the error of every value that was looked at.
         """
-        lines = [f"no difference: {self.reason}" if self.status == "same" else self.reason]
+        lines = [self.headline]
         shown = self.findings if verbose else self.findings[:_SHOWN]
-        if self.status == "different":
+        if self.values:
             lines.append(f"on {self.inputs}; {self.values} values are in both models")
+        if shown:
+            lines += ["", f"{self.title}:"]
         for number, finding in enumerate(shown, 1):
             head, *rest = finding.lines()
             lines += ["", f"{number}. {head}", *rest]

@@ -25,7 +25,7 @@ def pair_values(original: ir.Model, rewritten: ir.Model) -> dict[str, str]:
 
 class _Pairing:
     def __init__(self, original: ir.Model, rewritten: ir.Model) -> None:
-        self._rewritten = rewritten
+        self._original, self._rewritten = original, rewritten
         self._values = {value.name or "": value for value in _named(original)}
         self._nodes = {node.name: node for node in original.graph if node.name}
         self._taken: set[ir.Value] = set()
@@ -39,6 +39,11 @@ class _Pairing:
             if like is not None and dequantized is not None and _dequantized(like) is None:
                 value = dequantized
             self._pair(value, like)
+        outputs, likes = self._rewritten.graph.outputs, self._original.graph.outputs
+        if len(outputs) == len(likes):  # those of bodies are known by their position
+            for value, like in zip(outputs, likes, strict=True):
+                if value not in self._like:
+                    self._pair(value, like)
         for node in self._rewritten.graph:
             # Where a rule of ours made a value under a new name, the original has none like it.
             if not rules_of(node) and any(self._open(value) for value in node.outputs):

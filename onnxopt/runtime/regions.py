@@ -28,6 +28,11 @@ class Region:
     frontier: tuple[ir.Value, ...]
 
 
+def described(node: ir.Node) -> str:
+    """A node for people: its operator and its name, or that of what it makes."""
+    return f"{node.op_type} {node.name or node.outputs[0].name!r}"
+
+
 def find_region(value: ir.Value, known: Collection[str]) -> Region:
     """Walks back from a value to the values whose names are known, and to graph inputs."""
     nodes: dict[ir.Node, None] = {}
@@ -73,13 +78,13 @@ def cut(model: ir.Model, targets: Collection[str], known: Collection[str] = ()) 
     graph = clone.graph
     values = {value.name: value for node in graph for value in node.outputs}
     fed = []
+    graph.outputs.clear()
     for name in known:
         value = values.get(name)
         if value is not None:
             stand_in = ir.Value(name=f"{name}{FED}", type=value.type)
-            value.replace_all_uses_with(stand_in)
+            value.replace_all_uses_with(stand_in, replace_graph_outputs=True)  # of branches
             fed.append(stand_in)
-    graph.outputs.clear()
     for name in targets:
         values[name].shape = None  # what a file declares may be wrong; ONNX Runtime finds out
         graph.outputs.append(values[name])

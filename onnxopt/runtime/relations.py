@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+# How the relation begins that nothing but an error is known of.
+ROUNDED = "off by"
+
 # Larger arrays are looked at in their first corner, which a transposition keeps in place.
 _MOST_ELEMENTS = 1 << 20
 _MOST_AXES = 4
@@ -78,12 +81,20 @@ def _all_equal(a: Array, b: Array) -> str:
     return ""
 
 
-def _scaled(a: Array, b: Array) -> str:
-    energy = float(np.vdot(a, a))
-    factor = float(np.vdot(a, b)) / energy if energy else 0.0
-    rest = float(np.sqrt(np.mean(np.square(b - factor * a))))
-    moved = abs(factor - 1) * float(np.sqrt(energy / max(a.size, 1)))
-    if not moved or rest > 0.02 * moved:
+def scaling(reference: Array, result: Array, rounding: float = 0.0) -> str:
+    """By what factor `result` is larger; empty if there is none.
+
+    Args:
+        reference: What it was.
+        result: What it is.
+        rounding: Error beside the factor, relative to `reference`, that does not count.
+    """
+    energy = float(np.vdot(reference, reference))
+    factor = float(np.vdot(reference, result)) / energy if energy else 0.0
+    rest = float(np.sqrt(np.mean(np.square(result - factor * reference))))
+    size = float(np.sqrt(energy / max(reference.size, 1)))
+    moved = abs(factor - 1) * size
+    if not moved or rest > 0.02 * moved + rounding * size or moved < 2 * rounding * size:
         return ""
     return "negated" if abs(factor + 1) < _CLOSE else f"scaled by {factor:.6g}"
 
@@ -164,12 +175,12 @@ def _unlike(a: Array, b: Array) -> str:
     size = float(np.sqrt(np.mean(np.square(a, dtype=np.float64))))
     if not error:
         return "differs outside of the part that was looked at"
-    return f"off by {error / size:.2g} of its size" if size else f"off by {error:.2g}"
+    return f"{ROUNDED} {error / size:.2g} of its size" if size else f"{ROUNDED} {error:.2g}"
 
 
 _RULES: tuple[Callable[[Array, Array], str], ...] = (
     _all_equal,
-    _scaled,
+    scaling,
     _offset,
     _moved_axes,
     _shifted,

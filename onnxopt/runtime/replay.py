@@ -15,6 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxopt.runtime.comparison import Difference, compare
+from onnxopt.runtime.conversion import Conversion
 from onnxopt.runtime.probing import Arrays, as_declared, open_plain, release_weights
 from onnxopt.runtime.regions import FED, Region, cut
 from onnxopt.runtime.session import Session
@@ -25,6 +26,10 @@ _MOST_ELEMENTS = 1 << 22
 # Relative to the value's scale, by the width of the coarsest type on the way.
 _FLOORS = {4: 1e-5, 2: 4e-3}
 _BFLOAT16_FLOOR = 3e-2
+# How much larger than its root mean square the largest error of a conversion may be.
+_PEAK = 5.0
+# Masks are written as such numbers, and as infinity in float16.
+_MASK = 1e8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +50,11 @@ class Own:
 
 
 def replay(
-    model: ir.Model, regions: Sequence[Region], originals: Mapping[str, Any], feeds: Arrays
+    model: ir.Model,
+    regions: Sequence[Region],
+    originals: Mapping[str, Any],
+    feeds: Arrays,
+    conversion: Conversion | None = None,
 ) -> dict[str, Own]:
     """Runs regions on the original's values.
 
@@ -54,6 +63,7 @@ def replay(
         regions: What to run.
         originals: The original's values by the names that they have in `model`.
         feeds: Graph inputs.
+        conversion: What the model was converted to: so much error is usual in each part.
 
     Returns:
         Name of a region's value to its own error. Regions with inputs that do not fit into their
@@ -83,7 +93,7 @@ def replay(
             v.name or "": given.get(v.name or "", feeds.get(v.name or "")) for v in region.frontier
         }
         arrays = {key: array for key, array in inputs.items() if array is not None}
-        base = _floor(region, [*arrays.values(), results[name]])
+        base = _floor(region, [*arrays.values(), results[name]], conversion)
         noise = difference(results[name], shaken[name])
         tolerance = base if noise.broken else above_noise(base, noise)
         own = difference(originals[name], results[name])
@@ -95,6 +105,9 @@ def difference(reference: NDArray[Any], result: NDArray[Any]) -> Difference:
     """Compares two values of which one may be of a narrower type."""
     if reference.dtype != result.dtype and {reference.dtype.kind, result.dtype.kind} <= set("fV"):
         reference, result = reference.astype(np.float32), result.astype(np.float32)
+        if reference.shape == result.shape:
+            masked = (np.abs(reference) >= _MASK) & np.isinf(result)
+            result = np.where(masked, reference, result)
     if reference.shape == result.shape and reference.size > _MOST_ELEMENTS:
         step = -(-reference.size // _MOST_ELEMENTS)
         # A step that shares a factor with the row length would see only some columns.
@@ -132,7 +145,13 @@ def _as_type(array: NDArray[Any], value: ir.Value) -> NDArray[Any]:
 def _overflows(original: NDArray[Any], array: NDArray[Any]) -> bool:
     if original.dtype == array.dtype or array.dtype.kind not in "fV":
         return False
-    return not np.array_equal(np.isinf(original), np.isinf(array))
+    # Infinity in place of a mask is none.
+    return bool(np.any(np.isinf(array) & (np.abs(original) < _MASK)))
+
+
+def _is_quantized(node: ir.Node) -> bool:
+    name = node.op_type
+    return "quantize" in name.lower() or name.startswith(("QLinear", "MatMulN", "MatMulInt"))
 
 
 def _shaken(arrays: Arrays) -> Arrays:
@@ -148,11 +167,14 @@ def _shaken(arrays: Arrays) -> Arrays:
     return shaken
 
 
-def _floor(region: Region, arrays: Sequence[NDArray[Any]]) -> Tolerance:
-    if any(
-        "quantize" in node.op_type.lower() or "QLinear" in node.op_type for node in region.nodes
-    ):
-        return QUANTIZED_FLOOR
+def _floor(
+    region: Region, arrays: Sequence[NDArray[Any]], conversion: Conversion | None
+) -> Tolerance:
+    if any(_is_quantized(node) for node in region.nodes):
+        if conversion is None:
+            return QUANTIZED_FLOOR
+        part = conversion.part
+        return Tolerance(_PEAK * part, part, part, mismatches=part)
     floats = [array.dtype for array in arrays if array.dtype.kind in "fV"]
     types = {value.dtype for node in region.nodes for value in node.outputs}
     if ir.DataType.BFLOAT16 in types or any(dtype == ml_dtypes.bfloat16 for dtype in floats):
