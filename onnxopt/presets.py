@@ -41,6 +41,7 @@ def cleanup(target: Target | str = "cpu") -> list[AnyPass | Repeat]:
             )
         ),
         *((f.SumResiduals(),) if provider == "cpu" else ()),
+        c.SinkInitializers(),
         c.FlushDenormals(),
     ]
 

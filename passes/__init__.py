@@ -21,6 +21,7 @@ PASSES: tuple[type[Pass], ...] = (
     cleanup.RemoveIdentities,
     cleanup.RemoveInitializersFromInputs,
     cleanup.DeduplicateInitializers,
+    cleanup.SinkInitializers,
     cleanup.RemoveNanGuards,
     cleanup.RemoveNoOpArithmetic,
     cleanup.RemoveNoOpShapes,

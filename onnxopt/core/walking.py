@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import onnx_ir as ir
 
@@ -24,6 +25,28 @@ def subgraphs_of(node: ir.Node) -> list[ir.Graph]:
             else:
                 found.extend(attribute.as_graphs())
     return found
+
+
+class Enclosing(NamedTuple):
+    """What is around a subgraph.
+
+    Attributes:
+        graph: The graph whose node holds it.
+        node: That node.
+    """
+
+    graph: ir.Graph
+    node: ir.Node
+
+
+def enclosing_graphs(
+    root: ir.Graph, around: Enclosing | None = None
+) -> Iterator[tuple[ir.Graph, Enclosing | None]]:
+    """A graph and every subgraph below it with what is around it, outer graphs first."""
+    yield root, around
+    for node in root:
+        for body in subgraphs_of(node):
+            yield from enclosing_graphs(body, Enclosing(root, node))
 
 
 def graph_tree(root: ir.Graph) -> Iterator[ir.Graph]:

@@ -12,6 +12,7 @@ from onnxopt.passes.cleanup.gathers import MergeGathers
 from onnxopt.passes.cleanup.identities import RemoveIdentities
 from onnxopt.passes.cleanup.initializer_inputs import RemoveInitializersFromInputs
 from onnxopt.passes.cleanup.initializers import DeduplicateInitializers
+from onnxopt.passes.cleanup.loop_weights import SinkInitializers
 from onnxopt.passes.cleanup.nan_guards import RemoveNanGuards
 from onnxopt.passes.cleanup.no_op_arithmetic import RemoveNoOpArithmetic
 from onnxopt.passes.cleanup.no_op_shapes import RemoveNoOpShapes
@@ -48,4 +49,5 @@ __all__ = [
     "RemoveTrainingMode",
     "RemoveUnused",
     "SimplifyWithOnnxsim",
+    "SinkInitializers",
 ]

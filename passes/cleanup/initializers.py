@@ -25,7 +25,7 @@ import onnx_ir as ir
 
 from onnxopt.core.names import Names
 from onnxopt.core.passes import Pass, PassResult, Refusal
-from onnxopt.core.walking import subgraphs_of
+from onnxopt.core.walking import enclosing_graphs
 from onnxopt.graph.mapped import byte_chunks
 
 _RULE = "duplicate-initializer"
@@ -42,7 +42,7 @@ class DeduplicateInitializers(Pass):
 
     def call(self, model: ir.Model) -> PassResult:
         """Compares all initializers of the main graph and its subgraphs."""
-        parents = dict(_parents(model.graph, None))
+        parents = _parents(model.graph)
         values = [value for graph in parents for value in graph.initializers.values()]
         result = PassResult(model)
         names: Names | None = None
@@ -116,14 +116,9 @@ def _digest(tensor: ir.TensorProtocol) -> Hashable:
     return digest.digest()
 
 
-def _parents(
-    graph: ir.Graph, parent: ir.Graph | None
-) -> Iterator[tuple[ir.Graph, ir.Graph | None]]:
-    """Every graph with the one around it, outer graphs first."""
-    yield graph, parent
-    for node in graph:
-        for body in subgraphs_of(node):
-            yield from _parents(body, graph)
+def _parents(root: ir.Graph) -> dict[ir.Graph, ir.Graph | None]:
+    """Every graph with the one around it."""
+    return {graph: around and around.graph for graph, around in enclosing_graphs(root)}
 
 
 def _chain(
