@@ -5,7 +5,7 @@
 ONNX Runtime plans the memory of a body once and reuses the plan in every iteration, but not if the
 body captures a constant that it packs for a kernel: MatMul and Gemm pack theirs. Every iteration
 then allocates anew. A small LSTM in a Scan ran 0.92 times as fast as with weights that cannot be
-packed, and 1.09 times once they were in the body (docs/benchmarks.md, `loop_weights.py`).
+packed, and 1.09 times once they were in the body (benchmarks/loop_weights.py, docs/benchmarks.md).
 
 An initializer moves to the innermost body of Loop or Scan that all of its users are in.
 
