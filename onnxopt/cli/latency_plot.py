@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxopt.core.errors import SaveError
+from onnxopt.runtime.page import page
 
 if TYPE_CHECKING:
     from onnxopt.runtime.benchmark_result import BenchmarkResult
 
-_COLORS = ("#3b6ea8", "#d9822b", "#4f9d69", "#a8477f", "#7a6bb0", "#8c7a4f")
+_COLORS = tuple(f"var(--c{index})" for index in range(6))
 _WIDTH, _LEFT, _RIGHT, _ROW = 960, 220, 210, 34
 _TICKS = 5
 
@@ -37,19 +38,12 @@ def draw(result: BenchmarkResult, path: Path) -> None:
 
 def to_html(result: BenchmarkResult) -> str:
     """A page that needs nothing but itself."""
-    names = [model.name for model in result.models]
-    title = escape(" and ".join(names))
-    parts = [_latencies(result)]
+    title = " and ".join(model.name for model in result.models)
+    parts = [f'<p class="soft">{escape(result.inputs)}</p>', "<h2>Latency</h2>", _latencies(result)]
     if len(result.models) > 1:
-        parts.append(_ratios(result))
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
-        "<style>body{font:14px sans-serif;margin:2em;color:#222;background:#fff}"
-        "svg text{font:12px sans-serif;fill:#222}</style></head><body>\n"
-        f"<h1>Latency: {title}</h1>\n<p>{escape(result.inputs)}</p>\n"
-        + "\n".join(parts)
-        + "\n</body></html>\n"
-    )
+        parts += ["<h2>Speed</h2>", _ratios(result)]
+    parts += [f'<p class="soft">Note: {escape(note)}</p>' for note in result.notes]
+    return page(title, f"Latency of {title}", parts)
 
 
 def _latencies(result: BenchmarkResult) -> str:
@@ -66,7 +60,7 @@ def _latencies(result: BenchmarkResult) -> str:
             _label(middle, model.name),
             _line(first, middle, last, middle, color),
             f'<rect x="{tenth:.1f}" y="{middle - 9:.1f}" width="{max(ninetieth - tenth, 1):.1f}" '
-            f'height="18" fill="{color}" fill-opacity="0.35"/>',
+            f'height="18" style="fill: {color}" fill-opacity="0.35"/>',
             _line(median, middle - 11, median, middle + 11, color, 3),
             f'<text x="{_WIDTH - 8}" y="{middle + 4:.1f}" text-anchor="end">'
             f"p50 {row[2]:.3f}, p99 {row[4]:.3f} ms</text>",
@@ -85,36 +79,35 @@ def _ratios(result: BenchmarkResult) -> str:
     low = min(0.95, *(r.low for _, r in ratios)) - 0.02
     high = max(1.05, *(r.high for _, r in ratios)) + 0.02
     one = _place(1.0, low, high)
-    marks = [_line(one, 8, one, 8 + _ROW * len(ratios), "#999")]
+    marks = [_line(one, 8, one, 8 + _ROW * len(ratios), "var(--soft)")]
     for index, (name, ratio) in enumerate(ratios):
         middle, color = _middle(index), _COLORS[(index + 1) % len(_COLORS)]
         ends = [_place(value, low, high) for value in (ratio.low, ratio.median, ratio.high)]
         marks += [
             _label(middle, name),
             _line(ends[0], middle, ends[2], middle, color, 2),
-            f'<circle cx="{ends[1]:.1f}" cy="{middle:.1f}" r="5" fill="{color}"/>',
+            f'<circle cx="{ends[1]:.1f}" cy="{middle:.1f}" r="5" style="fill: {color}"/>',
             f'<text x="{_WIDTH - 8}" y="{middle + 4:.1f}" text-anchor="end">'
             f"{ratio.median:.3f}x, {ratio.verdict}</text>",
         ]
     caption = f"times as fast as {result.models[0].name}, with the 95 % interval"
-    step = (high - low) / (_TICKS - 1)
-    values = [low + step * index for index in range(_TICKS)]
-    ticks = {f"{value:.3g}": _place(value, low, high) for value in values}
+    ticks = {f"{value:g}": _place(value, low, high) for value in _even_numbers(low, high)}
     return _figure(marks, len(ratios), ticks, caption)
 
 
 def _figure(marks: list[str], rows: int, ticks: dict[str, float], caption: str) -> str:
     bottom = 8 + _ROW * rows
-    axis = [_line(_LEFT, bottom, _WIDTH - _RIGHT, bottom, "#444")]
+    axis = [_line(_LEFT, bottom, _WIDTH - _RIGHT, bottom, "var(--line)")]
     for text, x in ticks.items():
-        axis.append(_line(x, bottom, x, bottom + 5, "#444"))
+        axis.append(_line(x, bottom, x, bottom + 5, "var(--line)"))
         axis.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{text}</text>')
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     axis.append(
         f'<text x="{middle}" y="{bottom + 36}" text-anchor="middle">{escape(caption)}</text>'
     )
     body = "\n".join([*axis, *marks])
-    return f'<svg viewBox="0 0 {_WIDTH} {bottom + 44}" width="{_WIDTH}" role="img">\n{body}\n</svg>'
+    view = f'viewBox="0 0 {_WIDTH} {bottom + 44}" role="img" aria-label="{escape(caption)}"'
+    return f'<div class="plot"><svg {view}>\n{body}\n</svg></div>'
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
@@ -122,6 +115,15 @@ def _round_numbers(low: float, high: float) -> list[float]:
     powers = [10.0**p for p in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
     factors = (1, 2, 5) if len(powers) <= 4 else (1,)
     return [f * power for power in powers for f in factors if low <= f * power <= high]
+
+
+def _even_numbers(low: float, high: float) -> list[float]:
+    """Multiples of a round step, among them 1."""
+    rough = (high - low) / _TICKS
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+    first, last = math.ceil(low / step), math.floor(high / step)
+    return [round(index * step, 6) for index in range(first, last + 1)]
 
 
 def _middle(index: int) -> float:
@@ -134,11 +136,12 @@ def _place(value: float, low: float, high: float) -> float:
 
 def _label(y: float, name: str) -> str:
     shown = name if len(name) <= 32 else f"...{name[-29:]}"
-    return f'<text x="{_LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(shown)}</text>'
+    place = f'x="{_LEFT - 10}" y="{y + 4:.1f}" text-anchor="end"'
+    return f'<text {place} class="name">{escape(shown)}</text>'
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, color: str, width: int = 1) -> str:
     return (
         f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" '
-        f'stroke="{color}" stroke-width="{width}"/>'
+        f'style="stroke: {color}" stroke-width="{width}"/>'
     )

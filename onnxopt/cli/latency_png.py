@@ -20,6 +20,7 @@ def draw_png(result: BenchmarkResult, path: Path) -> None:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
     except ImportError as error:
         raise MissingDependencyError(
             "a .png needs matplotlib: pip install onnxopt[plot], or write a .html"
@@ -40,6 +41,11 @@ def draw_png(result: BenchmarkResult, path: Path) -> None:
     panels[0].invert_yaxis()
     # One slow run of a hundred is often ten times as slow.
     panels[0].set_xscale("log")
+    # As numbers, also where not a single power of ten is in sight.
+    axis = panels[0].xaxis
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
     panels[0].set_xlabel("milliseconds (box: quartiles, whiskers: p1 to p99)")
     panels[0].set_title(result.inputs)
     for row, (_, ratio) in enumerate(ratios):

@@ -10,22 +10,30 @@ from onnxopt.runtime.finding import Diagnosis, Point
 
 _WIDTH, _HEIGHT = 1000, 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 34, 40
+_EXACT = 24  # height of the strip at the bottom for values without any error
 _SMALLEST, _LARGEST = 1e-9, 10.0  # what the scale can show
 # More than one mark for each pixel only makes the file larger.
 _MOST_POINTS = 2000
+_MOST_TICKS = 8
 
 
 def error_plot(diagnosis: Diagnosis) -> str:
-    """A line of the error in all, and a dot for what each part adds itself."""
+    """A line of the error in all, and a dot for what each part adds itself.
+
+    The line leads through numbers that differ: shapes, and what is computed from weights alone,
+    are exact in between.
+    """
     points = _thinned(list(diagnosis.points), {f.point.value for f in diagnosis.findings})
-    faults = {finding.point.value for finding in diagnosis.findings}
+    faults = {finding.point.value for finding in diagnosis.findings if finding.at_fault}
     scale = _Scale(points)
     parts = [
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         'aria-label="Relative error of each value in the order of the graph">'
     ]
     parts += scale.grid()
-    line = [(p, y) for p in points if (y := _error(p.total)) is not None]
+    line = [
+        (p, y) for p in points if p.total and p.total.kind == "float" and (y := _error(p.total))
+    ]
     path = " ".join(
         f"{'M' if i == 0 else 'L'}{scale.x(p):.1f} {scale.y(y):.1f}"
         for i, (p, y) in enumerate(line)
@@ -60,17 +68,20 @@ class _Scale:
         return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
 
     def y(self, error: float) -> float:
+        if not error:
+            return _HEIGHT - _BOTTOM
         power = math.log10(min(max(error, 10.0**self._low), 10.0**self._high))
         share = (power - self._low) / (self._high - self._low)
-        return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
+        return _HEIGHT - _BOTTOM - _EXACT - share * (_HEIGHT - _TOP - _BOTTOM - _EXACT)
 
     def grid(self) -> list[str]:
         lines = []
-        for power in range(self._low, self._high + 1):
-            y = self.y(10.0**power)
+        step = -(-(self._high - self._low) // _MOST_TICKS)
+        ticks = [(self.y(10.0**p), f"1e{p}") for p in range(self._low, self._high + 1, step)]
+        for y, label in [(self.y(0.0), "0"), *ticks]:
             lines.append(
                 f'<path class="grid" d="M{_LEFT} {y:.1f} H{_WIDTH - _RIGHT}"/>'
-                f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">1e{power}</text>'
+                f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{label}</text>'
             )
         lines.append(
             f'<text x="{(_WIDTH + _LEFT) / 2:.0f}" y="{_HEIGHT - 10}" text-anchor="middle">'
@@ -86,7 +97,7 @@ def _legend() -> list[str]:
         f'<circle class="dot" cx="{_LEFT + 177}" cy="10" r="3"/>'
         f'<text x="{_LEFT + 186}" y="15">own error</text>',
         f'<circle class="fault" cx="{_LEFT + 277}" cy="10" r="5"/>'
-        f'<text x="{_LEFT + 288}" y="15">own error beyond the noise</text>',
+        f'<text x="{_LEFT + 288}" y="15">own error beyond what is usual</text>',
     ]
 
 
