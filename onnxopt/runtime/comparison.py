@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Values beyond this are masks (-1e9, the lowest float), not a scale to measure errors by.
-_LARGEST_SCALE = 1e8
-# An output that is smaller than this everywhere is measured as if it were this large.
-_SMALLEST_SCALE = 1e-3
-# From so many entries on, the last axis may be classes.
-_FEWEST_CLASSES = 5
+from onnxopt.runtime.float_errors import float_errors
+from onnxopt.runtime.slice_errors import merged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +20,19 @@ class Difference:
     Attributes:
         kind: "float", "integer", "boolean" or "text"; of a sequence, that of its items.
         largest: Largest absolute error; for integers the largest step.
-        relative: Largest error relative to the larger of the element and the output's scale.
-        rms: Root mean square of the error relative to that of the reference.
+        relative: Largest error relative to the larger of the element and the output's scale, which
+            is its largest entry, outliers such as -1e9 left out.
+        rms: Root mean square of the error relative to that of the reference, outliers left out.
         gain: How much larger or smaller the result is as a whole: an error in common, such as a
             wrong scale, while errors of rounding cancel out.
         cosine: Cosine of the angle between both; 1 for equal ones.
-        top1: Share of rows whose largest entry is at the same place, or None.
         mismatches: Share of entries that differ at all.
         elements: Number of entries compared.
+        rows: Number of rows along a last axis that may be classes.
+        flips: How many of them have their largest entry at another place.
+        slices: Largest error of a column, channel or row relative to its own size, by order of
+            magnitude of that size.
+        nan: Number of entries that are NaN in the reference.
         broken: What makes both incomparable (shape, type, NaN, infinity); empty if nothing does.
     """
 
@@ -42,14 +42,21 @@ class Difference:
     rms: float = 0.0
     gain: float = 0.0
     cosine: float = 1.0
-    top1: float | None = None
     mismatches: float = 0.0
     elements: int = 0
+    rows: int = 0
+    flips: int = 0
+    slices: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    nan: int = 0
     broken: str = ""
+
+    @property
+    def top1(self) -> float | None:
+        """Share of rows whose largest entry is at the same place; None without such rows."""
+        return 1 - self.flips / self.rows if self.rows else None
 
     def merge(self, other: Difference) -> Difference:
         """The worse of both, for several runs or the items of a sequence."""
-        top1 = [share for share in (self.top1, other.top1) if share is not None]
         elements = self.elements + other.elements
         wrong = self.mismatches * self.elements + other.mismatches * other.elements
         return Difference(
@@ -59,9 +66,12 @@ class Difference:
             max(self.rms, other.rms),
             max(self.gain, other.gain),
             min(self.cosine, other.cosine),
-            min(top1) if top1 else None,
             wrong / elements if elements else 0.0,
             elements,
+            self.rows + other.rows,
+            self.flips + other.flips,
+            merged(self.slices, other.slices),
+            self.nan + other.nan,
             self.broken or other.broken,
         )
 
@@ -69,7 +79,7 @@ class Difference:
 def compare(reference: Any, result: Any) -> Difference:
     """Compares a result with its reference.
 
-    Where the reference is NaN, anything goes: it is no result to keep.
+    NaN and infinities have to be at the same places in both.
     """
     if isinstance(reference, Mapping):
         return _compare_maps(reference, result)
@@ -123,65 +133,8 @@ def _compare_arrays(reference: NDArray[Any], result: NDArray[Any]) -> Difference
 def _compare_floats(reference: NDArray[Any], result: NDArray[Any]) -> Difference:
     if reference.dtype.kind == "c":
         reference, result = (_as_reals(array) for array in (reference, result))
-    # float64 for the sums; errors of float64 itself are far below any tolerance.
-    wide = np.float64 if reference.dtype.itemsize > 4 else np.float32
-    a: NDArray[Any] = reference.astype(wide)
-    b: NDArray[Any] = result.astype(wide)
-    nan = np.isnan(a)
-    new_nan = np.isnan(b) & ~nan
-    if new_nan.any():
-        return Difference("float", elements=a.size, broken=f"{int(new_nan.sum())} new NaN")
-    infinite = np.isinf(a)
-    if not np.array_equal(np.where(infinite, a, 0), np.where(np.isinf(b) & ~nan, b, 0)):
-        return Difference("float", elements=a.size, broken="infinities differ")
-    top1 = _top1_agreement(a, b)
-    if nan.any() or infinite.any():
-        finite = ~(nan | infinite)
-        a, b = a[finite], b[finite]
-    if a.size == 0 or np.array_equal(a, b):
-        return Difference("float", top1=top1, elements=a.size)
-    magnitude = np.abs(a)
-    errors = np.abs(a.astype(np.float64) - b)
-    usual = magnitude <= _LARGEST_SCALE
-    kept = magnitude[usual] if usual.any() else magnitude
-    scale = max(float(kept.max()), _SMALLEST_SCALE)
-    return Difference(
-        "float",
-        largest=float(errors.max()),
-        relative=float((errors / np.maximum(magnitude, scale)).max()),
-        rms=_rms(errors[usual]) / max(_rms(kept), _SMALLEST_SCALE),
-        gain=_gain(a[usual], b[usual]),
-        cosine=_cosine(a[usual], b[usual]),
-        top1=top1,
-        mismatches=float((errors > 0).mean()),
-        elements=a.size,
-    )
-
-
-def _top1_agreement(a: NDArray[Any], b: NDArray[Any]) -> float | None:
-    """Agreement of the largest entry along the last axis, where that axis may be classes."""
-    if a.ndim < 2 or a.shape[-1] < _FEWEST_CLASSES or a.size == 0:
-        return None
-    return float((a.argmax(axis=-1) == b.argmax(axis=-1)).mean())
-
-
-def _rms(values: NDArray[Any]) -> float:
-    return math.sqrt(float(np.mean(np.square(values, dtype=np.float64)))) if values.size else 0.0
-
-
-def _gain(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """The factor by which `a` fits `b` best, less one."""
-    first = a.astype(np.float64).ravel()
-    energy = max(float(first @ first), first.size * _SMALLEST_SCALE**2)
-    return abs(float(first @ (b.astype(np.float64).ravel() - first))) / energy
-
-
-def _cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
-    first, second = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
-    norms = float(np.linalg.norm(first) * np.linalg.norm(second))
-    if norms == 0.0:
-        return 1.0 if np.array_equal(first, second) else 0.0
-    return float(first @ second) / norms
+    found = float_errors(reference, result)
+    return Difference("float", elements=reference.size, **vars(found))
 
 
 def _as_reals(array: NDArray[Any]) -> NDArray[Any]:

@@ -49,6 +49,7 @@ class OutputComparison:
                     "inputs": one.inputs,
                     **dataclasses.asdict(one.difference),
                     "sqnr_db": finite(sqnr(one.difference)),
+                    "agreement": agreement(one.difference),
                 }
                 for one in self.sets
             ],

@@ -33,9 +33,13 @@ def test_rounding_of_an_output_that_is_zero_everywhere_is_small():
     assert compare(np.zeros(4, np.float32), np.full(4, 1e-9, np.float32)).relative < 1e-5
 
 
-def test_nan_in_the_reference_is_nothing_to_keep_and_a_new_one_is():
+def test_nan_has_to_be_at_the_same_places():
     reference = np.array([np.nan, 1.0], np.float32)
-    assert not compare(reference, np.array([5.0, 1.0], np.float32)).broken
+    assert not compare(reference, reference.copy()).broken
+    assert compare(reference, reference.copy()).nan == 1
+    gone = compare(reference, np.array([5.0, 1.5], np.float32))
+    assert gone.broken == "1 NaN of the first model are numbers"
+    assert gone.relative == 0.5  # what is there in both is compared all the same
     assert compare(np.ones(2, np.float32), reference).broken == "1 new NaN"
 
 
