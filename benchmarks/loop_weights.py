@@ -35,7 +35,9 @@ def model(hidden: int, where: str) -> onnx.ModelProto:
     weights = ", ".join(f"float[{hidden},{4 * hidden}] {name}" for name in "wu")
     text = STEP.replace("num_outputs = 4", "").replace("<axis = 1, >", "<axis = 1>")
     built = onnx.parser.parse_model(
-        text.format(h=hidden, inputs=f", {weights}" if where == "inputs" else "", outer="", inner="")
+        text.format(
+            h=hidden, inputs=f", {weights}" if where == "inputs" else "", outer="", inner=""
+        )
     )
     rng = np.random.default_rng(0)
     graph = built.graph

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.runtime.binding import feeds_for
-from onnxopt.runtime.padding import without_padding
+from onnxopt.runtime.padding import Masked, trimmed
 from onnxopt.runtime.session import Declared, Feeds, Session
 
 _FLOATS = frozenset({"tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(double)"})
@@ -20,12 +20,12 @@ class ComparableSession(Session):
 
     Args:
         session: The model.
-        masks: Output name to the input that masks its first two axes.
+        masks: Output name to the input that masks it.
         outputs: Declared outputs of the reference.
     """
 
     def __init__(
-        self, session: Session, masks: Mapping[str, str], outputs: Sequence[Declared]
+        self, session: Session, masks: Mapping[str, Masked], outputs: Sequence[Declared]
     ) -> None:
         super().__init__(session.native)
         self._session = session  # owns memory that the runtime reads
@@ -35,7 +35,7 @@ class ComparableSession(Session):
         self._reference_types = {value.name: value.type for value in outputs}
 
     def run(self, feeds: Feeds) -> dict[str, Any]:
-        """Runs the model once; of a masked output only the positions that are kept come out."""
+        """Runs the model once; what a mask declares to be padding is zero."""
         return self.trimmed(self.run_whole(feeds), feeds)
 
     def run_whole(self, feeds: Feeds) -> dict[str, Any]:
@@ -48,13 +48,8 @@ class ComparableSession(Session):
         return outputs
 
     def trimmed(self, outputs: Mapping[str, Any], feeds: Feeds) -> dict[str, Any]:
-        """The results without what the mask in the inputs declares to be padding."""
-        return {
-            name: without_padding(output, feeds[self._masks[name]])
-            if self._masks.get(name) in feeds
-            else output
-            for name, output in outputs.items()
-        }
+        """The results with zeros for what the mask in the inputs declares to be padding."""
+        return trimmed(outputs, feeds, self._masks)
 
 
 def check_interfaces(

@@ -17,7 +17,7 @@ from onnxopt.runtime.comparison_result import ComparisonResult, OutputComparison
 from onnxopt.runtime.inputs import InputPlan
 from onnxopt.runtime.judging import Judge
 from onnxopt.runtime.noise import NoiseRuns
-from onnxopt.runtime.padding import masked_outputs
+from onnxopt.runtime.padding import Masked, masked_outputs
 from onnxopt.runtime.parity_result import OutputParity
 from onnxopt.runtime.providers import check_provider, find_providers
 from onnxopt.runtime.randomness import random_outputs
@@ -66,7 +66,7 @@ class Comparing:
         self._optimization: Optimization = optimization
         self._tolerance = tolerance
         self._scoring = scoring
-        self._masks: dict[str, str] = {}
+        self._masks: dict[str, Masked] = {}
         self._outputs: tuple[Declared, ...] = ()
         self._notes: list[str] = []
 
@@ -139,7 +139,7 @@ class Comparing:
             OutputComparison(
                 self._with_tolerance(verdict),
                 tuple(map(SetDifference, self._runs.descriptions, found[verdict.name])),
-                self._masks.get(verdict.name, ""),
+                self._masks[verdict.name].mask if verdict.name in self._masks else "",
             )
             for verdict in verdicts
         )
@@ -147,7 +147,7 @@ class Comparing:
     def _with_tolerance(self, verdict: OutputParity) -> OutputParity:
         if self._tolerance is None:
             return verdict
-        wanted = Tolerance(*[self._tolerance] * 4)
+        wanted = Tolerance(*(self._tolerance,) * 4)
         complaint = wanted.complaint(verdict.difference)
         return dataclasses.replace(verdict, tolerance=wanted, complaint=complaint)
 

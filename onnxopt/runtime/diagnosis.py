@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import onnx_ir as ir
 
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.loading import load_model
+from onnxopt.runtime.comparable_session import ComparableSession
 from onnxopt.runtime.comparison import Difference
 from onnxopt.runtime.conversion import decibels, find_conversion, parse_budget
 from onnxopt.runtime.dissecting import Dissection
@@ -28,6 +30,7 @@ from onnxopt.runtime.finding import Diagnosis, Status
 from onnxopt.runtime.inputs import InputSet, plan_inputs
 from onnxopt.runtime.judging import Judge
 from onnxopt.runtime.noise import NoiseRuns, differences_of
+from onnxopt.runtime.padding import Masked, describe, masked_outputs, trimmed
 from onnxopt.runtime.parity_result import OutputParity
 from onnxopt.runtime.probing import as_declared
 from onnxopt.runtime.randomness import random_outputs
@@ -109,6 +112,12 @@ class _Verdict:
         random = random_outputs(models[0])
         session = _open_first(sources[0], "the first model")
         interface = session.inputs, session.outputs
+        masks = masked_outputs(plan.specs, *interface)
+
+        def opened(model: ModelSource, optimization: Optimization, **settings: Any) -> Session:
+            session = _open(model, optimization, **settings)
+            return ComparableSession(session, masks, interface[1]) if masks else session
+
         try:
             reference = run_plan(session, plan)
         except CannotRunError as error:
@@ -128,10 +137,11 @@ class _Verdict:
                 )
         result = _run_cast(session, reference)
         del session
-        noise = NoiseRuns(sources[0], _open, "all")
-        judge = Judge(sources[0], sources[1], models[0], _open, noise)
+        reference, result = (_trimmed(trials, masks) for trials in (reference, result))
+        noise = NoiseRuns(sources[0], opened, "all")
+        judge = Judge(sources[0], sources[1], models[0], opened, noise)
         self.outputs: list[OutputParity] = judge.outputs(reference, result, skipped=random)
-        self.notes = [*reference.notes, *judge.notes]
+        self.notes = [*reference.notes, *describe(masks), *judge.notes]
         failed = sorted(
             (o for o in self.outputs if o.complaint),
             key=lambda o: excess(o.difference, o.tolerance),
@@ -193,6 +203,14 @@ def _run_cast(session: Session, reference: Trials) -> Trials:
             ) from error
         outputs.append({name: _like(results[name], expected[name]) for name in expected})
     return Trials(reference.sets, tuple(outputs))
+
+
+def _trimmed(trials: Trials, masks: Mapping[str, Masked]) -> Trials:
+    outputs = [
+        trimmed(found, one.feeds, masks)
+        for one, found in zip(trials.sets, trials.outputs, strict=True)
+    ]
+    return dataclasses.replace(trials, outputs=tuple(outputs))
 
 
 def _like(result: Any, expected: Any) -> Any:

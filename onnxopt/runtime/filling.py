@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,10 @@ _SAMPLE_RATES = (16000, 8000)
 _SCALES = {"state": 0.1, "past": 0.5}
 # One run of three has small values: those of the others may saturate a classifier.
 _FAINT = 0.2
-# What integers of unknown meaning are below: small, since they may index something.
-_SMALL = 4
+# Trip counts of loops in the first, second, third and fourth run.
+TRIPS = (1, 3, 2, 0)
+# Instead of what the roles say, where the model does not run or gives NaN.
+Variant = Literal["", "small integers", "inverted masks", "positive numbers"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Scene:
         length: Size of the sequence.
         past: Length of the cache that comes before it; 0 without a cache.
         lengths: Valid length of each item of the batch; ragged in some runs.
+        left: Padding is on the left.
+        variant: What is other than the roles say.
     """
 
     sizes: Sizes
@@ -40,10 +44,30 @@ class Scene:
     length: int
     past: int
     lengths: tuple[int, ...]
+    left: bool = False
+    variant: Variant = ""
+
+
+def variants(specs: Sequence[InputSpec]) -> tuple[Variant, ...]:
+    """Other ways to fill the inputs, for a model that does not run or gives NaN."""
+    roles = {spec.role.kind for spec in specs}
+    found: list[Variant] = []
+    if any(s.role.kind == "integers" and s.role.range for s in specs) or "trips" in roles:
+        found.append("small integers")
+    if "mask" in roles:
+        found.append("inverted masks")
+    if roles & {"image", "signal"}:
+        found.append("positive numbers")
+    return tuple(found)
 
 
 def make_scene(
-    specs: Sequence[InputSpec], kinds: Mapping[str, AxisKind], sizes: Sizes, run: int, seed: int
+    specs: Sequence[InputSpec],
+    kinds: Mapping[str, AxisKind],
+    sizes: Sizes,
+    run: int,
+    seed: int,
+    variant: Variant = "",
 ) -> Scene:
     """Works out the lengths that masks, positions and length inputs have to agree on."""
     length = _first(kinds, sizes, "sequence")
@@ -57,16 +81,20 @@ def make_scene(
             break
     length, batch = length or 1, batch or 1
     past = _first(kinds, sizes, "past") or 0
+    counted = any(spec.role.kind == "lengths" for spec in specs)
     lengths = [length] * batch
     if run % 3 and length > 1:
         # The first item stays full, and lengths fall: packed sequences need both.
         lengths = [max(1, length - (item * length) // (batch + 1)) for item in range(batch)]
-    return Scene(sizes, run, seed, length, past, tuple(lengths))
+        if batch == 1 and not counted:
+            lengths = [max(1, 2 * length // 3)]
+    left = run % 3 == 2 and not counted
+    return Scene(sizes, run, seed, length, past, tuple(lengths), left, variant)
 
 
 def is_ragged(scene: Scene) -> bool:
-    """True if items of the batch have different lengths."""
-    return len(set(scene.lengths)) > 1
+    """True if an item of the batch is shorter than the sequence."""
+    return min(scene.lengths) < scene.length
 
 
 def fill(spec: InputSpec, scene: Scene) -> NDArray[Any] | list[NDArray[Any]]:
@@ -88,13 +116,18 @@ def _fill_tensor(spec: InputSpec, scene: Scene) -> NDArray[Any]:
     dtype = spec.dtype.numpy()
     values: NDArray[Any]
     match kind:
-        case "tokens" | "integers":
-            bound = spec.role.bound or _SMALL
-            values = rng.integers(0, _within(dtype, bound), size=shape)
+        case "tokens":
+            values = rng.integers(0, _within(dtype, spec.role.bound or 1), size=shape)
+        case "integers":
+            low, high = (int(limit) for limit in spec.role.range or (0, 3))
+            if scene.variant == "small integers":
+                low, high = max(low, 0), min(high, 3)
+            values = rng.integers(low, _within(dtype, high + 1), size=shape)
         case "bytes":
             values = rng.integers(0, 256, size=shape)
         case "mask":
             values = _mask(shape, scene)
+            values = 1 - values if scene.variant == "inverted masks" else values
         case "positions":
             values = np.broadcast_to(scene.past + np.arange(shape[-1] if shape else 1), shape)
             values = values % spec.role.bound if spec.role.bound else values
@@ -109,6 +142,9 @@ def _fill_tensor(spec: InputSpec, scene: Scene) -> NDArray[Any]:
             values = np.full(shape, _SAMPLE_RATES[scene.run % len(_SAMPLE_RATES)])
         case "count":
             values = np.ones(shape)
+        case "trips":
+            usual = scene.variant != "small integers"
+            values = np.full(shape, TRIPS[scene.run % len(TRIPS)] if usual else 1)
         case "condition":
             values = rng.integers(0, 2, size=shape) if shape else np.array(scene.run % 2 == 0)
         case "state" if scene.run == 0:
@@ -126,8 +162,11 @@ def _floats(
     if spec.role.range is not None:
         low, high = spec.role.range
         return low + (high - low) * rng.random(shape, dtype=np.float32)
-    if spec.role.kind in ("image", "signal") and scene.run % 3 == 1:
-        return rng.random(shape, dtype=np.float32)
+    if spec.role.kind in ("image", "signal"):
+        if scene.variant == "positive numbers":
+            return np.float32(0.5) + rng.random(shape, dtype=np.float32)
+        if scene.run % 3 == 1:
+            return rng.random(shape, dtype=np.float32)
     values = rng.standard_normal(shape, dtype=np.float32)
     scale = _SCALES.get(spec.role.kind, 1.0)
     if spec.role.kind in ("image", "signal") and scene.run % 3 == 2:
@@ -138,8 +177,9 @@ def _floats(
 def _mask(shape: tuple[int, ...], scene: Scene) -> NDArray[Any]:
     """Ones, and zeros where an item of the batch is shorter.
 
-    The padding is on the right; after a cache it is on the left, inside the cache, because
-    the new tokens are at the end and have to see themselves.
+    The padding is on the right in one run and on the left in the next: behind a causal mask what is
+    on the right is never seen. After a cache it is on the left, inside the cache, because the new
+    tokens are at the end and have to see themselves.
     """
     mask = np.ones(shape, np.int64)
     if len(shape) < 2 or shape[0] != len(scene.lengths):
@@ -149,6 +189,8 @@ def _mask(shape: tuple[int, ...], scene: Scene) -> NDArray[Any]:
         missing = scene.length - length
         if scene.past:
             mask[item, ..., positions < min(missing, scene.past)] = 0
+        elif scene.left:
+            mask[item, ..., positions < min(missing, shape[-1] - 1)] = 0
         else:
             mask[item, ..., positions >= max(1, shape[-1] - missing)] = 0
     return mask

@@ -1,4 +1,4 @@
-"""The errors of an array of floats in figures, a part of it at a time, so that memory is bounded."""
+"""The errors of an array of floats in figures, a part at a time, so that memory is bounded."""
 
 from __future__ import annotations
 
@@ -113,9 +113,7 @@ def _parts(reference: Array, result: Array) -> Iterator[tuple[int, Array, Array]
 
 def _same_bytes(reference: Array, result: Array) -> bool:
     """True for equal arrays; NaN equals itself."""
-    return all(
-        np.array_equal(a, b, equal_nan=True) for _, a, b in _parts(reference, result)
-    )
+    return all(np.array_equal(a, b, equal_nan=True) for _, a, b in _parts(reference, result))
 
 
 def _count_nan(array: Array) -> int:

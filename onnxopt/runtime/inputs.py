@@ -22,7 +22,7 @@ from onnxopt.runtime.axes import (
     wanted_sizes,
     with_totals,
 )
-from onnxopt.runtime.filling import fill, is_ragged, make_scene
+from onnxopt.runtime.filling import TRIPS, Variant, fill, is_ragged, make_scene, variants
 from onnxopt.runtime.roles import find_role
 from onnxopt.runtime.session import CannotRunError
 from onnxopt.runtime.user_data import UserData, read_user_data
@@ -98,7 +98,13 @@ class InputPlan:
         """The sizes with those that are bound, and with totals that agree with both."""
         return with_totals({**sizes, **self.bound}, self.kinds) | dict(self.bound)
 
-    def build(self, sizes: Sizes, run: int) -> InputSet:
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """Other ways to fill what the user does not give, if a run fails or gives NaN."""
+        given = self.data[0].arrays if self.data else {}
+        return variants([spec for spec in self.specs if spec.name not in given])
+
+    def build(self, sizes: Sizes, run: int, variant: Variant = "") -> InputSet:
         """Makes the inputs of one run.
 
         Raises:
@@ -109,7 +115,7 @@ class InputPlan:
             shape = spec.shape(sizes)
             if spec.name not in given and math.prod(shape) > _MOST_ELEMENTS:
                 raise CannotRunError(f"input {spec.name!r} of shape {list(shape)} is too large")
-        scene = make_scene(self.specs, self.kinds, sizes, run, self.seed)
+        scene = make_scene(self.specs, self.kinds, sizes, run, self.seed, variant)
         feeds = {
             spec.name: given[spec.name] if spec.name in given else fill(spec, scene)
             for spec in self.specs
@@ -117,6 +123,7 @@ class InputPlan:
         masked = any(s.role.kind in ("mask", "lengths") for s in self.specs if s.name not in given)
         words = [f"{symbol}={sizes[symbol]}" for symbol in self._described()]
         words += ["ragged mask"] if masked and is_ragged(scene) else []
+        words += [variant] if variant else []
         if self.data:
             words.insert(0, self.data[run % len(self.data)].source)
         return InputSet(feeds, ", ".join(words) or f"fixed shapes, seed {run}", dict(sizes))
@@ -177,12 +184,11 @@ def plan_inputs(
     _bind_the_like(bound, kinds)
     if given:
         sets = len(given)
-    plan = InputPlan(specs, kinds, seed, sets, bound, given, refusal)
-    return (
-        plan
-        if plan.free or given
-        else dataclasses.replace(plan, sets=min(sets, _SETS_OF_FIXED_SHAPE))
-    )
+    elif not any(symbol not in bound and kind != "total" for symbol, kind in kinds.items()):
+        sets = min(sets, _SETS_OF_FIXED_SHAPE)
+    if not given and any(spec.role.kind == "trips" for spec in specs):
+        sets = max(sets, len(TRIPS))
+    return InputPlan(specs, kinds, seed, sets, bound, given, refusal)
 
 
 def synthesize(

@@ -82,6 +82,7 @@ class Judge:
         """
         base = floor(self._graph)
         names = list(differences)
+        self._note_nan(differences)
         judged = [_judged(name, differences[name], base, None) for name in names]
         if not (always_measure or any(output.complaint for output in judged)):
             return judged
@@ -124,6 +125,15 @@ class Judge:
                 output = dataclasses.replace(again, complaint=reason)
             verdicts.append(output)
         return verdicts
+
+    def _note_nan(self, differences: Mapping[str, Difference]) -> None:
+        for name, found in differences.items():
+            if found.nan:
+                share = f"{found.nan} of its {found.elements} entries"
+                what = "nothing but NaN" if found.nan == found.elements else f"NaN in {share}"
+                self.notes.append(
+                    f"{name}: the original gives {what}; of these only the places are compared"
+                )
 
     def _note_own_difference(self, found: Mapping[str, Difference]) -> None:
         for name, difference in found.items():

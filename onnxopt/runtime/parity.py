@@ -13,10 +13,12 @@ import onnx_ir as ir
 
 from onnxopt.core.errors import OnnxOptError
 from onnxopt.graph.loading import load_model
+from onnxopt.runtime.comparable_session import ComparableSession
 from onnxopt.runtime.declarations import interface_complaints, shape_complaints
 from onnxopt.runtime.inputs import InputPlan, InputSet, plan_inputs
 from onnxopt.runtime.judging import Judge
 from onnxopt.runtime.noise import NoiseRuns
+from onnxopt.runtime.padding import Masked, describe, masked_outputs
 from onnxopt.runtime.parity_result import OutputParity, ParityResult, Status
 from onnxopt.runtime.randomness import random_outputs
 from onnxopt.runtime.session import (
@@ -45,7 +47,7 @@ def check_parity(
     """Runs both models on the same inputs and compares their outputs.
 
     Only one session is open at a time. The noise of the original is measured only when an output is
-    above the fixed floor. Masked positions are compared like all others.
+    above the fixed floor. What a mask in the inputs declares to be padding is left out.
 
     Args:
         original: The reference.
@@ -112,6 +114,8 @@ class ParityCheck:
             "reuse_memory": False,
         }
         self._graph = _as_graph(original)
+        self._masks: dict[str, Masked] = {}
+        self._outputs: tuple[Declared, ...] = ()
         self._random = {} if self._graph is None else random_outputs(self._graph)
         self._noise = NoiseRuns(original, self._open, optimization)
         self._known: _Reference | None = None
@@ -140,6 +144,7 @@ class ParityCheck:
         notes = [
             *reference.notes,
             *(f"{o}: not comparable, {r} is random" for o, r in random.items()),
+            *describe(self._masks),
         ]
         described = ParityResult(
             "failed",
@@ -186,6 +191,11 @@ class ParityCheck:
     def _run_original(self) -> _Reference:
         # Its session goes, and its weights with it, before those of the optimized model come in.
         session = self._open(self._original, self._optimization)
+        if self._graph is not None:
+            specs = plan_inputs(self._graph).specs
+            self._masks = masked_outputs(specs, session.inputs, session.outputs)
+            self._outputs = session.outputs
+            session = self._masked(session)
         trials = self._trials(session)
         return _Reference(
             trials, session.inputs, session.outputs, tuple(shape_complaints(session, trials))
@@ -204,7 +214,11 @@ class ParityCheck:
         return run_sets(session, input_sets)
 
     def _open(self, model: ModelSource, optimization: Optimization, **changed: Any) -> Session:
-        return open_session(model, optimization=optimization, **{**self._settings, **changed})
+        session = open_session(model, optimization=optimization, **{**self._settings, **changed})
+        return self._masked(session)
+
+    def _masked(self, session: Session) -> Session:
+        return ComparableSession(session, self._masks, self._outputs) if self._masks else session
 
 
 def _excess(output: OutputParity) -> float:

@@ -14,10 +14,11 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxopt.runtime.consumers import Consumer, consumers
+from onnxopt.runtime.integer_ranges import integer_range
 
 Kind = Literal[
     "tokens", "segments", "positions", "mask", "past", "state", "lengths", "rate", "count",
-    "condition", "image", "signal", "text", "bytes", "integers",
+    "trips", "condition", "image", "signal", "text", "bytes", "integers",
 ]  # fmt: skip
 
 
@@ -29,7 +30,7 @@ class Role:
         kind: What it is.
         bound: Integers are below it; None if nothing bounds them.
         words: Texts that the model knows.
-        range: Smallest and largest number that the model tells apart; None if it does not say.
+        range: Smallest and largest number to feed; None if the model does not say.
     """
 
     kind: Kind
@@ -86,9 +87,11 @@ def _integer_role(value: ir.Value, reached: list[Consumer]) -> Role:
         return Role("lengths")
     if value.dtype == ir.DataType.UINT8:
         return Role("image" if rank >= 3 else "bytes")
+    if any(c.node.op_type == "Loop" and c.position == 0 for c in reached):
+        return Role("trips")
     if any(_sets_a_size(consumer) for consumer in reached):
         return Role("count")
-    return Role("integers")
+    return Role("integers", range=integer_range(value))
 
 
 def _index_bound(reached: list[Consumer]) -> int | None:
@@ -131,8 +134,6 @@ def _sets_a_size(consumer: Consumer) -> bool:
             return True
         case "Reshape" | "Expand" | "Tile" | "TopK" | "Pad" | "Resize" | "Slice" | "Upsample":
             return consumer.position > 0
-        case "Loop":
-            return consumer.position == 0
     return False
 
 

@@ -1,8 +1,8 @@
 """Errors by slice of an output: by column, channel and row, each relative to its own size.
 
-One scale for a whole output hides faults: beside boxes in pixels a score is nothing, beside a column
-of -1e7 nothing is anything. So every slice has a scale of its own, the root mean square of the
-reference's entries in it. The worst slice of each order of magnitude is kept: slices that
+One scale for a whole output hides faults: beside boxes in pixels a score is nothing, beside a
+column of -1e7 nothing is anything. So every slice has a scale of its own, the root mean square of
+the reference's entries in it. The worst slice of each order of magnitude is kept: slices that
 nearly cancel out are noisier than large ones, and have to be held against their own like.
 """
 

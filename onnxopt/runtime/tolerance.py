@@ -24,8 +24,8 @@ _FLOORS: dict[ir.DataType, float] = {
     ir.DataType.FLOAT16: 1e-3,
     ir.DataType.BFLOAT16: 8e-3,
 }
-# An error that is mostly one in common, such as that of a wrong epsilon, is no rounding: a mean over
-# many roundings is smaller than each of them.
+# An error that is mostly one in common, such as that of a wrong epsilon, is no rounding: a mean
+# over many roundings is smaller than each of them.
 _GAIN_FLOOR = 0.2
 _IN_COMMON = 0.5
 # A multiple that shrinks as the noise grows: 10 roundings are little, 10 times 5 % is too much.

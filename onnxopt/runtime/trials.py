@@ -13,7 +13,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from onnxopt.runtime.axes import AxisKind
+from onnxopt.runtime.filling import Variant
 from onnxopt.runtime.inputs import InputPlan, InputSet
 from onnxopt.runtime.session import CannotRunError, Session
 
@@ -112,6 +115,7 @@ class _Search:
         self._refused: dict[AxisKind, set[int]] = {}
         self._hints: list[int] = []
         self._first_failure = ""
+        self._variants: tuple[Variant, ...] = ("", *plan.variants)
         self._attempts = 0
         self._deadline = time.perf_counter() + _MOST_SECONDS
 
@@ -193,18 +197,33 @@ class _Search:
         return self._plan.complete({**base, **dict.fromkeys(symbols, size)})
 
     def _attempt(self, sizes: Mapping[str, int], run: int) -> bool:
+        """Runs the model; filled in another way if it fails otherwise, or if it gives NaN."""
         self._attempts += 1
-        one = self._plan.build(sizes, run)
-        start = time.perf_counter()
-        try:
-            outputs = self._session.run(one.feeds)
-        except CannotRunError as error:
-            self._first_failure = self._first_failure or error.reason
-            self._learn(error.reason, sizes)
+        ran: list[tuple[int, InputSet, dict[str, Any]]] = []
+        for variant in self._variants:
+            one = self._plan.build(sizes, run, variant)
+            start = time.perf_counter()
+            try:
+                outputs = self._session.run(one.feeds)
+            except CannotRunError as error:
+                self._first_failure = self._first_failure or error.reason
+                self._learn(error.reason, sizes)
+                continue
+            self.seconds += time.perf_counter() - start
+            ran.append((_count_nan(outputs), one, outputs))
+            if not ran[-1][0]:
+                break
+        if not ran:
             return False
-        self.seconds += time.perf_counter() - start
-        self.sets.append(one)
-        self.outputs.append(outputs)
+        best = min(ran, key=lambda one: one[0])
+        kept = [best]
+        if ran[0][0] and not any(map(_count_nan, self.outputs)):
+            # Where NaN comes up is worth a comparison as well.
+            kept += [] if best is ran[0] else [ran[0]]
+            if best[0]:
+                self._variants = self._variants[:1]  # no other way helps
+        self.sets += [one for _, one, _ in kept]
+        self.outputs += [outputs for *_, outputs in kept]
         return True
 
     def _learn(self, reason: str, sizes: Mapping[str, int]) -> None:
@@ -215,6 +234,14 @@ class _Search:
         self._hints += new[: _MOST_HINTS - len(self._hints)]
         for kind, symbols in self._groups.items():
             self._refused.setdefault(kind, set()).add(sizes[symbols[0]])
+
+
+def _count_nan(outputs: Mapping[str, Any]) -> int:
+    return sum(
+        int(np.isnan(array).sum())
+        for array in outputs.values()
+        if isinstance(array, np.ndarray) and array.dtype.kind in "fc"
+    )
 
 
 def _groups(plan: InputPlan) -> dict[AxisKind, list[str]]:

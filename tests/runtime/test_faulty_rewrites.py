@@ -120,7 +120,8 @@ FAULTS = [
     ),
     Pair(
         "swapped operands of Sub whose result is squared, and then not",
-        "g (float[batch, 16] x) => (float[batch, 16] y) { a = Sub(x, c) b = Mul(a, a) y = Mul(b, a) }",
+        "g (float[batch, 16] x) => (float[batch, 16] y) "
+        "{ a = Sub(x, c) b = Mul(a, a) y = Mul(b, a) }",
         (("Sub(x, c)", "Sub(c, x)"),),
         lambda: {"c": normal(16)},
     ),
@@ -136,7 +137,9 @@ FAULTS = [
         "g (float[batch, seq, 8] x) => (float[batch, 8] y) { s = Slice(x, start, end, axis) "
         "y = ReduceMean<keepdims = 0>(s, axis) }",
         (("start, end", "zero, end"),),
-        lambda: {n: np.array([v]) for n, v in (("start", 1), ("end", 99), ("axis", 1), ("zero", 0))},
+        lambda: {
+            n: np.array([v]) for n, v in (("start", 1), ("end", 99), ("axis", 1), ("zero", 0))
+        },
     ),
     Pair(
         "end of a Slice one short",
@@ -166,7 +169,12 @@ FAULTS = [
     Pair(
         "overflow of int32",
         "g (int64[batch, 16] x) => (int64[batch, 16] y) { y = Mul(x, c) }",
-        (("y = Mul(x, c)", "a = Cast<to = 6>(x) d = Cast<to = 6>(c) b = Mul(a, d) y = Cast<to = 7>(b)"),),
+        (
+            (
+                "y = Mul(x, c)",
+                "a = Cast<to = 6>(x) d = Cast<to = 6>(c) b = Mul(a, d) y = Cast<to = 7>(b)",
+            ),
+        ),
         lambda: {"c": np.array([1 << 30])},
     ),
     Pair(
@@ -194,15 +202,15 @@ FAULTS = [
     Pair(
         "mode of Resize",
         "g (float[batch, 3, 16, 16] x) => (float[batch, 3, 32, 32] y) "
-        "{ y = Resize<mode = \"linear\">(x, , scales) }",
-        (("mode = \"linear\"", "mode = \"linear\", coordinate_transformation_mode = \"align_corners\""),),
+        '{ y = Resize<mode = "linear">(x, , scales) }',
+        (('mode = "linear"', 'mode = "linear", coordinate_transformation_mode = "align_corners"'),),
         lambda: {"scales": np.float32([1, 1, 2, 2])},
     ),
     Pair(
         "nearest mode of Resize",
         "g (float[batch, 3, 20, 20] x) => (float[batch, 3, 13, 13] y) "
-        "{ y = Resize<mode = \"nearest\">(x, , , sizes) }",
-        (("mode = \"nearest\"", "mode = \"nearest\", nearest_mode = \"floor\""),),
+        '{ y = Resize<mode = "nearest">(x, , , sizes) }',
+        (('mode = "nearest"', 'mode = "nearest", nearest_mode = "floor"'),),
         lambda: {"sizes": np.array([3, 3, 13, 13])[[0, 1, 2, 3]]},
     ),
     Pair(
@@ -212,7 +220,8 @@ FAULTS = [
         (
             (
                 "d = Mul(x, r) e = Erf(d)",
-                "x2 = Mul(x, x) x3 = Mul(x2, x) k = Mul(x3, c3) i = Add(x, k) d = Mul(i, c1) e = Tanh(d)",
+                "x2 = Mul(x, x) x3 = Mul(x2, x) k = Mul(x3, c3) i = Add(x, k) "
+                "d = Mul(i, c1) e = Tanh(d)",
             ),
         ),
         lambda: {
@@ -240,14 +249,26 @@ FAULTS = [
         "g (float[batch, 8] x) => (float[batch, 9] y) { a = MatMul(x, w) s = Slice(x, a0, a1, a1) "
         "z = Mul(s, zero) f = Sub(z, huge) y = Concat<axis = 1>(a, f) }",
         (("MatMul(x, w)", "MatMul(x, w2)"),),
-        lambda: masked_weights()
-        | {"w2": masked_weights()["w"] * np.float32(1.01), "a0": np.array([0]), "a1": np.array([1])},
+        lambda: (
+            masked_weights()
+            | {
+                "w2": masked_weights()["w"] * np.float32(1.01),
+                "a0": np.array([0]),
+                "a1": np.array([1]),
+            }
+        ),
     ),
     Pair(
         "one class of 10",
         CLASSIFIER,
         (("Add(l, c)", "Add(l, c2)"),),
-        lambda: classifier_weights() | {"c2": classifier_weights()["c"] * (1 + 0.001 * (np.arange(10) == 3)).astype(np.float32)},
+        lambda: (
+            classifier_weights()
+            | {
+                "c2": classifier_weights()["c"]
+                * (1 + 0.001 * (np.arange(10) == 3)).astype(np.float32)
+            }
+        ),
     ),
     Pair(
         "tiny outputs off by 1 %",
@@ -302,3 +323,87 @@ def test_no_alarm_when_the_model_is_the_same(pair: Pair) -> None:
     again, _ = pair.models()
     result = compare(good, again)
     assert result.passed, result.reasons
+
+
+def _decomposed_norm() -> dict[str, np.ndarray]:
+    weights = {"two": np.float32([2]), "epsilon": np.float32([1e-5]), "last": np.array([-1])}
+    return norm_weights() | weights
+
+
+HONEST = [
+    Pair(
+        "normalization in its parts",
+        NORM,
+        (
+            (
+                "y = LayerNormalization<axis = -1, epsilon = 0.00001>(e, gain, bias)",
+                "m = ReduceMean(e, last) d = Sub(e, m) s = Pow(d, two) v = ReduceMean(s, last) "
+                "w = Add(v, epsilon) r = Sqrt(w) n = Div(d, r) g = Mul(n, gain) y = Add(g, bias)",
+            ),
+        ),
+        _decomposed_norm,
+    ),
+    Pair(
+        "division by a reciprocal",
+        DETECTOR,
+        (("Mul(f, pixels)", "Div(f, inverse)"),),
+        lambda: detector_weights() | {"inverse": np.float32([1 / 640])},
+    ),
+    Pair(
+        "scale moved into the weight",
+        MASKED,
+        (("MatMul(x, w)", "Mul(b, three) b = MatMul(x, third)"),),
+        lambda: (
+            masked_weights()
+            | {"three": np.float32([3]), "third": masked_weights()["w"] / np.float32(3)}
+        ),
+    ),
+    Pair(
+        "another order of sums",
+        CLASSIFIER,
+        (("l = MatMul(r, w2)", "s = Gather<axis = 1>(r, back) l = MatMul(s, w3)"),),
+        lambda: (
+            classifier_weights()
+            | {"back": np.arange(31, -1, -1), "w3": classifier_weights()["w2"][::-1].copy()}
+        ),
+    ),
+    Pair(
+        "Gelu by Tanh of a difference",
+        UNARY.replace("y = OP", "s = Sigmoid(x) y = Mul(x, s)"),
+        (("s = Sigmoid(x)", "h = Mul(x, half) t = Tanh(h) a = Mul(t, half) s = Add(a, half)"),),
+        lambda: {"half": np.float32([0.5])},
+    ),
+    Pair(
+        "scores scaled before the product",
+        ENCODER,
+        (("Add(s, u)", "Add(s2, u) s2 = MatMul(q2, kt) q2 = Mul(q, unit)"),),
+        lambda: encoder_weights() | {"unit": np.float32([1])},
+    ),
+    Pair(
+        "mask by Where",
+        ENCODER,
+        (("t = Add(s, u)", "c0 = Equal(u, nothing) t = Where(c0, s, lowest)"),),
+        lambda: encoder_weights() | {"nothing": np.float32(0), "lowest": np.float32(-3e38)},
+    ),
+    Pair(
+        "one channel much larger than the others",
+        "g (float[batch, 3, height, width] x) => (float[batch, 8, height, width] y) "
+        "{ c = Conv(x, k) y = Mul(c, s) }",
+        (("Mul(c, s)", "Conv(x, k2)"),),
+        lambda: {
+            "k": normal(8, 3, 1, 1),
+            "s": np.float32([1e4, 1, 1, 1, 1e-2, 1, 1, 1]).reshape(8, 1, 1),
+            "k2": normal(8, 3, 1, 1)
+            * np.float32([1e4, 1, 1, 1, 1e-2, 1, 1, 1]).reshape(8, 1, 1, 1),
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize("pair", HONEST, ids=lambda pair: pair.name)
+def test_no_alarm_when_the_rewrite_is_honest(pair: Pair) -> None:
+    model, rewritten = pair.models()
+    result = compare(model, rewritten)
+    assert result.passed, result.reasons
+    parity = check_parity(model, rewritten)
+    assert parity.status == "passed", parity.reasons

@@ -58,7 +58,7 @@ def test_three_sizes_for_each_symbol_and_the_same_in_all_inputs():
     assert sets[1].description == "batch=2, seq=5, ragged mask"
 
 
-def test_masks_are_ones_first_and_ragged_on_the_right_later():
+def test_masks_are_ones_first_and_ragged_on_either_side_later():
     first, second, third = feeds(ENCODER, "attention_mask", **TABLES)
     assert first.all()
     for mask in (second, third):
@@ -66,8 +66,38 @@ def test_masks_are_ones_first_and_ragged_on_the_right_later():
         assert lengths[0] == mask.shape[1]
         assert (np.diff(lengths) < 0).all()
         assert lengths.min() >= 1
-        # Only ever ones before zeros.
-        assert (np.diff(mask, axis=1) <= 0).all()
+    # Ones before zeros, then zeros before ones.
+    assert (np.diff(second, axis=1) <= 0).all()
+    assert (np.diff(third, axis=1) >= 0).all()
+
+
+def test_the_mask_of_a_batch_of_one_has_padding_as_well():
+    text = """g (int64[1, 12] ids, int64[1, 12] attention_mask)
+        => (float[1, 12, 4] y, int64[1, 12] z) {
+        y = Gather(words, ids) z = Identity(attention_mask) }"""
+    first, second = feeds(text, "attention_mask", words=TABLES["words"])
+    assert first.sum() == 12
+    assert second.sum() == 8
+
+
+def test_integers_are_negative_where_they_are_only_computed_with():
+    text = "g (int64[N, 50] x) => (int64[N, 50] y) { a = Mul(x, c) y = BODY }"
+    weights = {"c": np.array([3]), "t": np.ones((9, 2), np.float32)}
+    computed = feeds(text.replace("BODY", "Add(a, c)"), "x", **weights)[0]
+    assert computed.min() < -50
+    assert computed.max() > 50
+    for body in ("Range(a, c, c)", "Reshape(c, a)", "Tile(c, a)", "com.microsoft.Odd(a)"):
+        values = feeds(text.replace("BODY", body), "x", **weights)[0]
+        assert (values.min(), values.max()) == (0, 3)
+    divisor = feeds(text.replace("BODY", "Div(c, a)"), "x", **weights)[0]
+    assert divisor.min() == 1
+
+
+def test_loops_take_several_numbers_of_trips():
+    text = """g (int64 M, float[4] x) => (float[4] y) { c = Constant<value = bool {1}>()
+        y = Loop(M, c, x) <body = b (int64 i, bool k, float[4] a) => (bool kk, float[4] z)
+        { kk = Identity(k) z = Add(a, x) }> }"""
+    assert [int(trips) for trips in feeds(text, "M")] == [1, 3, 2, 0]
 
 
 def test_positions_count_up_and_segments_are_two():
@@ -105,9 +135,14 @@ def test_mask_covers_past_and_sequence_and_positions_go_on(total):
         past, sequence = key.shape[2], one.feeds["input_ids"].shape[1]
         assert one.feeds["attention_mask"].shape == (key.shape[0], past + sequence)
         assert one.feeds["position_ids"][0, 0] == past
-        # The new tokens see themselves: padding is inside the past.
-        assert one.feeds["attention_mask"][:, past:].all()
-    assert not synthesize(decoder)[1].feeds["attention_mask"].all()
+        # After a past the new tokens see themselves: padding is inside the past.
+        assert not past or one.feeds["attention_mask"][:, past:].all()
+    assert [one.feeds["past_key"].shape[2] for one in synthesize(decoder)] == [4, 0, 6]
+    assert [one.feeds["attention_mask"].all() for one in synthesize(decoder)] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_images_differ_in_height_and_width_and_are_multiples_of_32():

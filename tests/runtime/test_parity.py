@@ -106,15 +106,35 @@ def test_a_baked_batch_in_the_optimized_model_fails():
     assert "the optimized model does not run: at batch=2" in result.reasons[0]
 
 
+POOLED = """g (int64[batch, seq] ids, int64[batch, seq] attention_mask)
+    => (float[batch, 4] pooled, float[batch, seq, 4] hidden) {
+    e = Gather(words, ids) m = Cast<to = 1>(attention_mask)
+    a = Constant<value_ints = [2]>() u = Unsqueeze(m, a) hidden = Mul(e, PADDING)
+    o = Mul(hidden, POOLING) i = Constant<value_ints = [1]>()
+    pooled = ReduceSum<keepdims = 0>(o, i) }"""
+
+
+def pooled(padding: str = "u", pooling: str = "u") -> onnx.ModelProto:
+    text = POOLED.replace("PADDING", padding).replace("POOLING", pooling)
+    return proto(text, words=normal(9, 4), one=np.float32([1]))
+
+
 def test_a_mask_that_is_ignored_is_caught():
-    text = """g (int64[batch, seq] ids, int64[batch, seq] attention_mask)
-        => (float[batch, seq, 4] y) {
-        e = Gather(words, ids) m = Cast<to = 1>(attention_mask)
-        a = Constant<value_ints = [2]>() u = Unsqueeze(m, a) y = Mul(e, BROADCAST) }"""
-    good = proto(text.replace("BROADCAST", "u"), words=normal(9, 4))
-    text = text.replace("y = Mul(e, BROADCAST)", "z = Mul(u, zero) o = Add(z, one) y = Mul(e, o)")
-    bad = proto(text, words=normal(9, 4), zero=np.float32([0]), one=np.float32([1]))
-    assert parity(good, bad).status == "failed"
+    assert parity(pooled(), pooled("one", "one")).status == "failed"
+
+
+def test_only_what_is_no_padding_is_compared():
+    result = parity(pooled(), pooled("one"))
+    assert result.status == "passed", result.reasons
+    assert "padding by attention_mask left out of: hidden" in result.notes
+
+
+def test_a_nan_in_padding_is_caught():
+    one = np.float32([1])
+    nan = POOLED.replace("hidden = Mul(e, PADDING)", "h = Mul(e, u) hidden = Div(h, u)")
+    nan = nan.replace("Mul(hidden, POOLING)", "Mul(h, u)")
+    result = parity(pooled(), proto(nan, words=normal(9, 4), one=one))
+    assert "new NaN" in result.reasons[0]
 
 
 def test_interface_changes_fail():

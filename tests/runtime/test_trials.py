@@ -79,3 +79,36 @@ def test_fixed_shapes_run_twice_with_other_values():
     result = trials("g (float[2, 4] x) => (float[2, 4] y) { y = Relu(x) }")
     first, second = (one.feeds["x"] for one in result.sets)
     assert (first != second).all()
+
+
+def test_inputs_that_give_nan_are_kept_once_and_others_chosen():
+    result = trials("g (float[batch, 64] x) => (float[batch, 64] y) { y = Log(x) }")
+    assert [one.description for one in result.sets] == [
+        "batch=1, positive numbers",
+        "batch=1",
+        "batch=2",
+        "batch=3, positive numbers",
+    ]
+    assert [bool(np.isnan(outputs["y"]).any()) for outputs in result.outputs] == [
+        *(False, True, False, False)
+    ]
+
+
+def test_a_mask_of_the_other_sign_is_inverted():
+    # 1 is padding, and with nothing but padding there is nothing to divide by.
+    text = """g (float[batch, seq] x, float[batch, seq] mask) => (float[batch, seq] y) {
+        m = Sub(one, mask) s = ReduceSum(m, axis) z = Mul(s, zero) n = Div(z, s) y = Add(x, n) }"""
+    weights = {"one": np.float32([1]), "zero": np.float32([0]), "axis": np.array([1])}
+    result = trials(text, **weights)
+    assert result.sets[0].description == "batch=1, seq=8, inverted masks"
+    assert not np.isnan(result.outputs[0]["y"]).any()
+
+
+def test_a_past_of_length_zero_is_left_out_where_the_model_does_not_run_with_it():
+    text = """g (float[batch, 2, past, 4] past_key) => (float[batch, 2, 4] y) {
+        y = ReduceSum<keepdims = 0>(past_key, a) }"""
+    both = trials(text, a=np.array([2]))
+    assert [one.sizes["past"] for one in both.sets] == [4, 0, 6]
+    some = trials(text.replace("ReduceSum<keepdims = 0>", "Gather<axis = 2>"), a=np.array(0))
+    assert 0 not in [one.sizes["past"] for one in some.sets]
+    assert len(some.sets) == 3
