@@ -52,7 +52,9 @@ def float_errors(reference: Array, result: Array) -> FloatErrors:
     classes = reference.shape[-1] if reference.ndim > 1 else 0
     if classes >= _FEWEST_CLASSES:
         found.rows = reference.size // classes
-    if reference.size == 0 or _same_bytes(reference, result):
+    if reference.size == 0:
+        return found
+    if _same_bytes(reference, result):
         found.nan = _count_nan(reference)
         return found
     scale, outlier = _scale(reference)

@@ -15,6 +15,12 @@ def test_equal_arrays_have_no_difference():
     assert not difference.broken
 
 
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 7), (2, 0, 5)])
+def test_nothing_is_equal_to_nothing(shape):
+    difference = compare(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+    assert (difference.broken, difference.relative, difference.elements) == ("", 0, 0)
+
+
 def test_errors_are_relative_to_the_scale_of_the_output():
     reference = np.array([0.0, 100.0], np.float32)
     difference = compare(reference, reference + np.float32(0.1))
