@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from onnxopt.core.pipeline import Pipeline as Pipeline
     from onnxopt.core.pipeline import Repeat as Repeat
     from onnxopt.core.report import Report as Report
+    from onnxopt.export.exporting import export as export
     from onnxopt.graph.loading import load_model as load
     from onnxopt.graph.saving import save_model as save
     from onnxopt.optimizing import Result as Result
@@ -43,6 +44,7 @@ _EXPORTS = {
     "RewritePass": ("onnxopt.core.passes", "RewritePass"),
     "benchmark": ("onnxopt.benchmarking", "benchmark"),
     "compare": ("onnxopt.comparing", "compare"),
+    "export": ("onnxopt.export.exporting", "export"),
     "load": ("onnxopt.graph.loading", "load_model"),
     "optimize": ("onnxopt.optimizing", "optimize"),
     "save": ("onnxopt.graph.saving", "save_model"),
@@ -61,6 +63,7 @@ __all__ = [
     "__version__",
     "benchmark",
     "compare",
+    "export",
     "load",
     "optimize",
     "save",

@@ -27,6 +27,10 @@ COMMANDS = {
         "onnxopt.cli.explain",
         "Say which rewrites a model gets, which it just misses, and why.",
     ),
+    "export": (
+        "onnxopt.cli.export",
+        "Export a PyTorch or Hugging Face model, and prove that it is right.",
+    ),
     "inspect": ("onnxopt.cli.inspect", "Show what a model is made of and what it costs."),
     "optimize": ("onnxopt.cli.optimize", "Make a model smaller and faster, and prove that it is."),
     "passes": ("onnxopt.cli.passes", "List the passes, or explain one."),

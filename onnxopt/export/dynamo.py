@@ -1,0 +1,71 @@
+"""torch.onnx over torch.export: the graph is captured with symbolic shapes."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, ClassVar
+
+import onnx_ir as ir
+
+from onnxopt.export.exporters import ExportFailedError, Job, few_lines
+from onnxopt.export.parts import Part
+from onnxopt.runtime.user_functions import USER_ERRORS
+from onnxopt.export.weights import tie_weights
+
+
+class DynamoExporter:
+    """`torch.onnx.export(dynamo=True)`."""
+
+    name: ClassVar[str] = "dynamo"
+
+    def refusal(self, job: Job, part: Part) -> str:
+        """It applies to everything."""
+        return ""
+
+    def export(self, job: Job, part: Part) -> ir.Model:
+        """Captures the module, or takes its program, and converts it."""
+        import torch
+
+        try:
+            program = part.program if part.program is not None else _capture(part)
+            converted = torch.onnx.export(
+                program,
+                dynamo=True,
+                input_names=[one.name for one in part.inputs],
+                output_names=list(part.outputs),
+                opset_version=job.opset,
+                # Ours is to rewrite, and folding would copy weights.
+                optimize=False,
+                verbose=False,
+            )
+        except USER_ERRORS as error:
+            raise ExportFailedError(few_lines(_root(error))) from error
+        assert converted is not None
+        model: ir.Model = converted.model
+        tie_weights(model)
+        return model
+
+
+def _capture(part: Part) -> Any:
+    import torch
+
+    dims = [
+        {axis: torch.export.Dim.DYNAMIC for axis, dim in enumerate(one.shape) if isinstance(dim, str)}
+        for one in part.inputs
+    ]
+    # One entry for each parameter of `forward`; those that `*tensors` takes make one tuple.
+    bound = inspect.signature(part.module.forward).bind(*dims)
+    with torch.no_grad():
+        return torch.export.export(
+            part.module,
+            tuple(part.make(part.cases[0]).values()),
+            dynamic_shapes=tuple(bound.arguments.values()),
+            strict=False,
+        )
+
+
+def _root(error: BaseException) -> BaseException:
+    """The error that the exporter wrapped into its own."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

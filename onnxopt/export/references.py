@@ -1,0 +1,148 @@
+"""What PyTorch computes: the values that every exported model is held against."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from onnxopt.core.errors import InvalidInputError
+from onnxopt.export.parts import Case, Part, Shape, size_of, terms
+from onnxopt.runtime.comparison import Difference, compare
+from onnxopt.runtime.user_functions import USER_ERRORS
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """One run of a part in PyTorch.
+
+    Attributes:
+        case: The sizes.
+        feeds: Input name to array.
+        outputs: Output name to array.
+    """
+
+    case: Case
+    feeds: Arrays
+    outputs: Arrays
+
+
+def run_references(part: Part) -> tuple[Part, list[Reference], list[str]]:
+    """Runs all cases of a part in PyTorch.
+
+    Returns:
+        The part with the symbolic shapes of its outputs, and with the dimensions fixed that PyTorch
+        itself does not run at another size; the runs; notes on what was fixed.
+
+    Raises:
+        InvalidInputError: The module fails on its own inputs.
+    """
+    notes: list[str] = []
+    for symbols in ((), *part.may_fix):
+        present = [symbol for symbol in symbols if symbol in part.symbols]
+        if symbols and not present:
+            continue
+        if present:
+            notes.append(
+                f"{part.name}: {' and '.join(present)} fixed, PyTorch runs at no other: {reason}"
+            )
+            part = part.fixed(present)
+        reference = _run(part, part.cases[0])  # what fails here fails for the user as well
+        try:
+            runs = [reference, *(_run(part, case) for case in part.cases[1:])]
+        except InvalidInputError as error:
+            reason = str(error).partition(": ")[2][:120]
+            failure = error
+            continue
+        return dataclasses.replace(part, axes=output_axes(part, runs)), runs, notes
+    raise failure
+
+
+def _run(part: Part, case: Case) -> Reference:
+    import torch
+
+    feeds = part.make(case)
+    try:
+        with torch.no_grad():
+            # Copies: a module may change its inputs, or return one of them.
+            outputs = part.module(*(tensor.clone() for tensor in feeds.values()))
+    except USER_ERRORS as error:
+        raise InvalidInputError(
+            f"{part.name} fails in PyTorch at {case}: {type(error).__name__}: {_first_line(error)}"
+        ) from error
+    if isinstance(outputs, torch.Tensor):
+        outputs = (outputs,)
+    arrays = {
+        name: tensor.detach().clone().numpy()
+        for name, tensor in zip(part.outputs, outputs, strict=True)
+    }
+    return Reference(case, {name: tensor.numpy() for name, tensor in feeds.items()}, arrays)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def output_axes(part: Part, runs: Sequence[Reference]) -> dict[str, Shape]:
+    """The symbolic shape of every output: which symbol or sum explains its size in all runs."""
+    dims = [dim for one in part.inputs for dim in one.shape if isinstance(dim, str)]
+    known = list(dict.fromkeys([*part.symbols, *dims]))
+    known.sort(key=lambda dim: len(terms(dim)))
+    axes: dict[str, Shape] = {}
+    for name in part.outputs:
+        shapes = [run.outputs[name].shape for run in runs]
+        shape: list[int | str] = []
+        for axis, sizes in enumerate(zip(*shapes, strict=True)):
+            wanted = [
+                dim
+                for dim in known
+                if all(size_of(dim, r.case.sizes) == s for r, s in zip(runs, sizes, strict=True))
+            ]
+            if wanted and len(runs) > 1:
+                shape.append(wanted[0])
+            else:
+                shape.append(sizes[0] if len(set(sizes)) == 1 else f"{name}_{axis}")
+        axes[name] = tuple(shape)
+    return axes
+
+
+def own_noise(part: Part, runs: Sequence[Reference]) -> dict[str, Difference]:
+    """What the outputs change by when every weight moves by one unit in its last place."""
+    with _moved_weights(part.module):
+        moved = [_run(part, run.case) for run in runs]
+    return worst(runs, [run.outputs for run in moved])
+
+
+def worst(runs: Sequence[Reference], results: Sequence[Arrays]) -> dict[str, Difference]:
+    """Output name to the largest differences over all runs."""
+    found: dict[str, Difference] = {}
+    for run, result in zip(runs, results, strict=True):
+        for name, array in run.outputs.items():
+            other = result.get(name)
+            difference = compare(array, other)
+            found[name] = difference.merge(found.get(name, difference))
+    return found
+
+
+@contextlib.contextmanager
+def _moved_weights(module: Any) -> Iterator[None]:
+    """Weights one unit in the last place further from zero, inside the block."""
+    import torch
+
+    weights = [w for w in module.parameters() if w.dtype.is_floating_point and w.numel()]
+    with torch.no_grad():
+        for weight in weights:
+            weight.copy_(torch.nextafter(weight, torch.full_like(weight, float("inf"))))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight in weights:
+                weight.copy_(torch.nextafter(weight, torch.full_like(weight, -float("inf"))))
+
+

@@ -1,0 +1,61 @@
+"""torch.onnx over TorchScript: the graph is traced at one shape."""
+
+from __future__ import annotations
+
+import io
+from typing import ClassVar
+
+import onnx
+import onnx_ir as ir
+
+from onnxopt.export.exporters import ExportFailedError, Job, few_lines
+from onnxopt.export.parts import Part
+from onnxopt.runtime.user_functions import USER_ERRORS
+from onnxopt.export.weights import bind_weights, tie_weights
+
+_NEWEST_OPSET = 20
+
+
+class TorchScriptExporter:
+    """`torch.onnx.export(dynamo=False)`."""
+
+    name: ClassVar[str] = "torchscript"
+
+    def refusal(self, job: Job, part: Part) -> str:
+        """It traces modules, and knows opsets up to 20."""
+        if part.program is not None:
+            return "a torch.export program cannot be traced again"
+        if job.opset > _NEWEST_OPSET:
+            return f"it writes opset {_NEWEST_OPSET} at most"
+        return ""
+
+    def export(self, job: Job, part: Part) -> ir.Model:
+        """Traces the module without its weights, and binds them by their names."""
+        import torch
+
+        axes = {one.name: one.shape for one in part.inputs} | dict(part.axes)
+        file = io.BytesIO()
+        try:
+            with torch.no_grad():
+                torch.onnx.export(
+                    part.module,
+                    tuple(part.make(part.cases[0]).values()),
+                    file,
+                    dynamo=False,
+                    input_names=[one.name for one in part.inputs],
+                    output_names=list(part.outputs),
+                    opset_version=job.opset,
+                    # The weights stay where they are: no copy, and no limit of 2 GB.
+                    export_params=False,
+                    do_constant_folding=False,
+                    dynamic_axes={
+                        name: {axis: d for axis, d in enumerate(shape) if isinstance(d, str)}
+                        for name, shape in axes.items()
+                    },
+                )
+        except USER_ERRORS as error:
+            raise ExportFailedError(few_lines(error)) from error
+        model = ir.from_proto(onnx.load_from_string(file.getvalue()))
+        bind_weights(model, part)
+        tie_weights(model)
+        return model
