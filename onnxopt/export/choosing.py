@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnxopt.core.pipeline import Pipeline, count_nodes
 from onnxopt.export.checking import Checker, name_axes
-from onnxopt.export.exporters import ExportFailedError, Exporter, Job
+from onnxopt.export.exporters import Exporter, ExportFailedError, Job
 from onnxopt.export.parts import Part
 from onnxopt.export.references import Reference
 from onnxopt.presets import cleanup

@@ -30,9 +30,7 @@ def decoder_part(model: Any) -> Part:
         Input("attention_mask", ("batch", _TOTAL), padding_mask(left=True)),
     ]
     if "position_ids" in parameters:
-        inputs.append(
-            Input("position_ids", ("batch", "sequence"), positions_of("attention_mask"))
-        )
+        inputs.append(Input("position_ids", ("batch", "sequence"), positions_of("attention_mask")))
     names = [one.name for one in inputs]
     layers = _layers(model, names)
     past = [
@@ -42,7 +40,7 @@ def decoder_part(model: Any) -> Part:
     ]
     outputs = ["logits"] + [one.name.replace("past_key_values", "present") for one in past]
     module = CachedDecoder(model, names).eval()
-    return Part("model", module, (*inputs, *past), tuple(outputs), _CASES)
+    return Part("model", module, (*inputs, *past), tuple(outputs), _CASES, mask="attention_mask")
 
 
 def _layers(model: Any, names: list[str]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -119,7 +117,14 @@ def seq2seq_parts(model: Any, main: Input) -> list[Part]:
     encoder_mask = Input("encoder_attention_mask", ("batch", source), _mask_filling(masked))
     decoder = CachedCrossDecoder(model, layers, masked, hidden.shape[-1]).eval()
     return [
-        Part("encoder_model", encoder, encoder_inputs, tuple(outputs), encoder_cases),
+        Part(
+            "encoder_model",
+            encoder,
+            encoder_inputs,
+            tuple(outputs),
+            encoder_cases,
+            mask="attention_mask" if masked else "",
+        ),
         Part(
             "decoder_model",
             decoder,

@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from onnxopt.export.exporters import ExportFailedError, Job, few_lines
 from onnxopt.export.parts import Part
-from onnxopt.runtime.user_functions import USER_ERRORS
 from onnxopt.export.weights import tie_weights
+from onnxopt.runtime.user_functions import USER_ERRORS
 
 
 class DynamoExporter:
@@ -50,7 +50,11 @@ def _capture(part: Part) -> Any:
     import torch
 
     dims = [
-        {axis: torch.export.Dim.DYNAMIC for axis, dim in enumerate(one.shape) if isinstance(dim, str)}
+        {
+            axis: torch.export.Dim.DYNAMIC
+            for axis, dim in enumerate(one.shape)
+            if isinstance(dim, str)
+        }
         for one in part.inputs
     ]
     # One entry for each parameter of `forward`; those that `*tensors` takes make one tuple.

@@ -219,7 +219,9 @@ class _Run:
         complaint, figures = one.checker.check(SavedFile(str(path)))
         if complaint:
             what = "optimized" if optimize else "saved"
-            raise ParityError(f"{one.file}, once {what}, is not at parity with PyTorch: {complaint}")
+            raise ParityError(
+                f"{one.file}, once {what}, is not at parity with PyTorch: {complaint}"
+            )
         return ExportedFile(
             file=one.file,
             exporter=one.best.exporter,

@@ -58,7 +58,7 @@ def padding_mask(*, left: bool) -> Filling:
         if scene.case.ragged:
             for row in range(1, shape[0]):
                 padding = min(row, max(shape[1] - 1, 0))
-                mask[row, : padding] = 0 if left else 1
+                mask[row, :padding] = 0 if left else 1
                 if not left:
                     mask[row, shape[1] - padding :] = 0
         return mask

@@ -128,16 +128,16 @@ def _named(source: str, module: Any, given: Any) -> tuple[dict[str, Tensor], boo
     return dict(zip(names, tensors, strict=False)), False
 
 
-def _axes(
-    source: str, examples: dict[str, Tensor], given: Any
-) -> Mapping[str, Mapping[int, str]]:
+def _axes(source: str, examples: dict[str, Tensor], given: Any) -> Mapping[str, Mapping[int, str]]:
     if given is None:
         batches = {one.shape[0] for one in examples.values() if one.ndim}
         if len(batches) != 1:
             return {}
         return {name: {0: "batch"} for name, one in examples.items() if one.ndim}
     if not isinstance(given, Mapping):
-        raise InvalidInputError(f"{source}: dynamic axes are a dict of input name to {{axis: name}}")
+        raise InvalidInputError(
+            f"{source}: dynamic axes are a dict of input name to {{axis: name}}"
+        )
     for name, axes in given.items():
         if name not in examples:
             raise InvalidInputError(

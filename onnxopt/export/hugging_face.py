@@ -41,7 +41,7 @@ def fetch(name: str) -> Path:
             f"{name}: no folder here, and the Hugging Face hub has no such model that is open to "
             f"you ({_line(error)})"
         ) from error
-    except (OSError, RuntimeError, *_connection_errors()) as error:
+    except _connection_errors() as error:
         raise InvalidInputError(
             f"{name}: no folder here, not in the Hugging Face cache, and the hub cannot be "
             f"reached ({_line(error)}); give a local folder"
@@ -50,7 +50,7 @@ def fetch(name: str) -> Path:
 
 def _connection_errors() -> tuple[type[Exception], ...]:
     """What the hub's client raises without a network; which one it is depends on its version."""
-    found: list[type[Exception]] = []
+    found: list[type[Exception]] = [OSError, RuntimeError]
     try:
         import httpx
 
@@ -75,20 +75,18 @@ def load_hugging_face(source: str, folder: Path, task: str | None) -> Loaded:
 
     _require_safetensors(source, folder)
     try:
-        config = AutoConfig.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except USER_ERRORS as error:
-        raise InvalidInputError(f"{source}: cannot read its configuration: {_line(error)}") from error
+        raise InvalidInputError(
+            f"{source}: cannot read its configuration: {_line(error)}"
+        ) from error
     architectures = config.architectures or []
     found = find_task(task, architectures, source)
     model, untrained = _load_model(source, folder, found, architectures)
     name = found.name
     if name == "text2text-generation" and model.main_input_name != "input_ids":
         name = "automatic-speech-recognition"
-    return Loaded(
-        transformers_parts(model, found), model, name, folder, tuple(sorted(untrained))
-    )
+    return Loaded(transformers_parts(model, found), model, name, folder, tuple(sorted(untrained)))
 
 
 def _load_model(

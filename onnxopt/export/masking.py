@@ -51,9 +51,7 @@ def _broadcast_mask(
     from transformers import masking_utils
 
     function = mask_function or masking_utils.causal_mask_function
-    padding = masking_utils.prepare_padding_mask(
-        attention_mask, kv_length, kv_offset, _slice=False
-    )
+    padding = masking_utils.prepare_padding_mask(attention_mask, kv_length, kv_offset, _slice=False)
     if padding is not None:
         function = masking_utils.and_masks(function, masking_utils.padding_mask_function(padding))
     device = cache_position.device

@@ -77,6 +77,7 @@ class Part:
         cases: What to run it on; the exporters trace the first one.
         axes: Output name to its symbolic shape; found by running the cases.
         program: A `torch.export.ExportedProgram` to convert in place of tracing the module.
+        mask: Name of the attention mask; outputs at padding mean nothing and are not compared.
         may_fix: Groups of symbols to fix, in turn, where PyTorch itself runs at no other size.
     """
 
@@ -87,6 +88,7 @@ class Part:
     cases: tuple[Case, ...]
     axes: Mapping[str, Shape] = dataclasses.field(default_factory=dict)
     program: Any = None
+    mask: str = ""
     may_fix: tuple[tuple[str, ...], ...] = ()
 
     @property
@@ -105,12 +107,27 @@ class Part:
             made[one.name] = one.fill(shape, Scene(case, made, generator))
         return made
 
+    def masked_axis(self, output: str) -> int | None:
+        """The axis of an output along which the mask says what is padding.
+
+        It has the mask's own size, or that of the tokens, which are the last part of it.
+        """
+        mask = next((one for one in self.inputs if one.name == self.mask), None)
+        axes = self.axes.get(output, ())
+        if mask is None or not axes or axes[0] != mask.shape[0]:
+            return None
+        sizes = (mask.shape[1], terms(mask.shape[1])[-1:])
+        return next(
+            (a for a, dim in enumerate(axes) if a and (dim == sizes[0] or [dim] == sizes[1])), None
+        )
+
     def fixed(self, symbols: Sequence[str]) -> Part:
         """The part with some symbols replaced by their size in the first case."""
         sizes = self.cases[0].sizes
         inputs = tuple(
             dataclasses.replace(
-                one, shape=tuple(sizes[d] if d in symbols else d for d in one.shape)  # type: ignore[index]
+                one,
+                shape=tuple(sizes[d] if d in symbols else d for d in one.shape),  # type: ignore[index]
             )
             for one in self.inputs
         )

@@ -37,7 +37,9 @@ def load_program(source: str) -> Loaded:
             program = torch.export.load(source)
     except (zipfile.BadZipFile, *USER_ERRORS) as error:
         line = " ".join(str(error).split())[:200]
-        raise InvalidInputError(f"{source}: cannot be read as a torch.export program: {line}") from error
+        raise InvalidInputError(
+            f"{source}: cannot be read as a torch.export program: {line}"
+        ) from error
     args, keywords = program.example_inputs or ((), {})
     values = [*args, *keywords.values()]
     if not values or not all(isinstance(one, torch.Tensor) for one in values):
@@ -47,7 +49,9 @@ def load_program(source: str) -> Loaded:
         )
     names = program.graph_signature.user_inputs
     shapes = {
-        node.name: node.meta["val"].shape for node in program.graph.nodes if node.op == "placeholder"
+        node.name: node.meta["val"].shape
+        for node in program.graph.nodes
+        if node.op == "placeholder"
     }
     symbols: dict[str, str] = {}
     limits: dict[str, tuple[int, int]] = {}

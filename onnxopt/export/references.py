@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from onnxopt.core.errors import InvalidInputError
@@ -25,11 +26,19 @@ class Reference:
         case: The sizes.
         feeds: Input name to array.
         outputs: Output name to array.
+        kept: Output name to what of it is no padding, where a mask says so.
     """
 
     case: Case
     feeds: Arrays
     outputs: Arrays
+    kept: Arrays = dataclasses.field(default_factory=dict)
+
+    def meaningful(self, name: str, array: Any) -> Any:
+        """An output with zeros in place of padding."""
+        kept = self.kept.get(name)
+        fits = isinstance(array, np.ndarray) and array.shape == self.outputs[name].shape
+        return np.where(kept, array, array.dtype.type(0)) if kept is not None and fits else array
 
 
 def run_references(part: Part) -> tuple[Part, list[Reference], list[str]]:
@@ -43,24 +52,25 @@ def run_references(part: Part) -> tuple[Part, list[Reference], list[str]]:
         InvalidInputError: The module fails on its own inputs.
     """
     notes: list[str] = []
-    for symbols in ((), *part.may_fix):
-        present = [symbol for symbol in symbols if symbol in part.symbols]
-        if symbols and not present:
-            continue
-        if present:
-            notes.append(
-                f"{part.name}: {' and '.join(present)} fixed, PyTorch runs at no other: {reason}"
-            )
-            part = part.fixed(present)
-        reference = _run(part, part.cases[0])  # what fails here fails for the user as well
+    groups = [[s for s in group if s in part.symbols] for group in part.may_fix]
+    groups = [group for group in groups if group]
+    while True:
+        # What fails at the first sizes fails for the user as well.
+        runs = [_run(part, part.cases[0])]
         try:
-            runs = [reference, *(_run(part, case) for case in part.cases[1:])]
+            runs += [_run(part, case) for case in part.cases[1:]]
         except InvalidInputError as error:
+            if not groups:
+                raise
+            symbols = groups.pop(0)
             reason = str(error).partition(": ")[2][:120]
-            failure = error
-            continue
-        return dataclasses.replace(part, axes=output_axes(part, runs)), runs, notes
-    raise failure
+            notes.append(
+                f"{part.name}: {' and '.join(symbols)} fixed, PyTorch runs at no other: {reason}"
+            )
+            part = part.fixed(symbols)
+        else:
+            part = dataclasses.replace(part, axes=output_axes(part, runs))
+            return part, [_without_padding(part, run) for run in runs], notes
 
 
 def _run(part: Part, case: Case) -> Reference:
@@ -82,6 +92,20 @@ def _run(part: Part, case: Case) -> Reference:
         for name, tensor in zip(part.outputs, outputs, strict=True)
     }
     return Reference(case, {name: tensor.numpy() for name, tensor in feeds.items()}, arrays)
+
+
+def _without_padding(part: Part, run: Reference) -> Reference:
+    """The run, knowing which positions of its outputs are padding."""
+    kept = {}
+    for name, array in run.outputs.items():
+        axis = part.masked_axis(name)
+        if axis is None or run.feeds[part.mask].all():
+            continue
+        valid = run.feeds[part.mask][:, -array.shape[axis] :] != 0
+        shape = [1] * array.ndim
+        shape[0], shape[axis] = valid.shape
+        kept[name] = valid.reshape(shape)
+    return dataclasses.replace(run, kept=kept)
 
 
 def _first_line(error: BaseException) -> str:
@@ -123,8 +147,8 @@ def worst(runs: Sequence[Reference], results: Sequence[Arrays]) -> dict[str, Dif
     found: dict[str, Difference] = {}
     for run, result in zip(runs, results, strict=True):
         for name, array in run.outputs.items():
-            other = result.get(name)
-            difference = compare(array, other)
+            other = run.meaningful(name, result.get(name))
+            difference = compare(run.meaningful(name, array), other)
             found[name] = difference.merge(found.get(name, difference))
     return found
 
@@ -144,5 +168,3 @@ def _moved_weights(module: Any) -> Iterator[None]:
         with torch.no_grad():
             for weight in weights:
                 weight.copy_(torch.nextafter(weight, torch.full_like(weight, -float("inf"))))
-
-

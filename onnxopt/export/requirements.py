@@ -8,7 +8,15 @@ from importlib.metadata import PackageNotFoundError, version
 from onnxopt.core.errors import MissingDependencyError
 
 _ADVICE = "pip install 'onnxopt[export]'"
-_PACKAGES = ("onnxopt", "torch", "transformers", "optimum-onnx", "onnx", "onnxscript", "onnxruntime")
+_PACKAGES = (
+    "onnxopt",
+    "torch",
+    "transformers",
+    "optimum-onnx",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+)
 
 
 def require_packages(kind: str, exporter: str) -> None:

@@ -68,7 +68,9 @@ class ExportResult:
 
     def to_text(self, *, verbose: bool = False) -> str:
         """A few lines for people; with every input, output and shape if verbose."""
-        what = " ".join(word for word in (self.model_type, self.task and f"for {self.task}") if word)
+        what = " ".join(
+            word for word in (self.model_type, self.task and f"for {self.task}") if word
+        )
         lines = [f"{self.source} -> {self.output}" + (f" ({what})" if what else "")]
         for one in self.files:
             lines.append(

@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from onnxopt.export.exporters import ExportFailedError, Job, few_lines
 from onnxopt.export.parts import Part
-from onnxopt.runtime.user_functions import USER_ERRORS
 from onnxopt.export.weights import bind_weights, tie_weights
+from onnxopt.runtime.user_functions import USER_ERRORS
 
 _NEWEST_OPSET = 20
 

@@ -78,7 +78,13 @@ def _encoder_part(model: Any, task: Task) -> Part:
     outputs = _output_names(model, task, names, options, inputs, cases[0])
     module = Flat(model, names, outputs, options).eval()
     return Part(
-        "model", module, tuple(inputs), tuple(outputs), tuple(cases), may_fix=_MAY_BE_FIXED
+        "model",
+        module,
+        tuple(inputs),
+        tuple(outputs),
+        tuple(cases),
+        mask="attention_mask" if "attention_mask" in names else "",
+        may_fix=_MAY_BE_FIXED,
     )
 
 
@@ -92,9 +98,7 @@ def _encoder_inputs(model: Any) -> list[Input]:
     found = [Input("input_ids", (text, "sequence"), main.fill)]
     if two_inputs:
         vision = getattr(config, "vision_config", config)
-        found.append(
-            Input("pixel_values", (image, _channels(vision), "height", "width"), normal)
-        )
+        found.append(Input("pixel_values", (image, _channels(vision), "height", "width"), normal))
     if "attention_mask" in parameters:
         found.append(Input("attention_mask", (text, "sequence"), padding_mask(left=False)))
     kinds = getattr(config, "type_vocab_size", 0) or 0
