@@ -1,0 +1,117 @@
+"""Modules of the user's own: names, dynamic axes, parity, tied weights, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import onnxopt
+from onnxopt.core.errors import InvalidInputError, OnnxOptError
+from onnxopt.runtime.session import open_session
+
+torch = pytest.importorskip("torch")
+
+HEAD = "import torch\nfrom torch import nn\ntorch.manual_seed(0)\n"
+TIED = """
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(50, 16)
+        self.head = nn.Linear(16, 50, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, ids, scale):
+        return {"scores": self.head(self.table(ids)) * scale, "copy": (ids, scale)}
+
+def make():
+    ids = torch.randint(0, 50, (2, 6))
+    return Tied(), {"ids": ids, "scale": torch.rand(2, 1, 1)}, {
+        "ids": {0: "batch", 1: "sequence"}, "scale": {0: "batch"}}
+"""
+
+
+def write(folder: Path, body: str) -> str:
+    (folder / "net.py").write_text(HEAD + body)
+    return f"{folder / 'net.py'}:make"
+
+
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+def test_module_with_tied_weights_is_exported_dynamic(tmp_path: Path, exporter: str) -> None:
+    source = write(tmp_path, TIED.replace('"copy": (ids, scale)', '"twice": (scale * 2,)'))
+    result = onnxopt.export(source, tmp_path / "out", exporter=exporter)
+    (file,) = result.files
+    assert file.exporter == exporter
+    assert file.inputs == {"ids": ["batch", "sequence"], "scale": ["batch", 1, 1]}
+    assert file.outputs["scores"] == ["batch", "sequence", 50]
+    assert len(file.checked) >= 2
+    assert file.largest_error < 1e-5
+    model = onnxopt.load(tmp_path / "out" / "model.onnx")
+    large = [v for v in model.graph.initializers.values() if v.const_value.size >= 800]
+    assert len(large) == 1
+    assert str(model.graph.inputs[0].shape) == "[batch,sequence]"
+    session = open_session(tmp_path / "out" / "model.onnx")
+    ids = np.arange(15).reshape(5, 3)
+    scores = session.run({"ids": ids, "scale": np.ones((5, 1, 1), np.float32)})["scores"]
+    assert scores.shape == (5, 3, 50)
+    record = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["files"][0]["parity"]["scores"]["relative_error"] < 1e-5
+
+
+def test_batch_is_guessed_and_refuted_by_pytorch(tmp_path: Path) -> None:
+    body = "def make(): return nn.Linear(4, 3), torch.rand(2, 4)\n"
+    result = onnxopt.export(write(tmp_path, body), tmp_path / "a", exporter="torchscript")
+    assert result.files[0].inputs == {"input": ["batch", 4]}
+    body = """
+class Net(nn.Module):
+    def forward(self, x):
+        return x @ torch.ones(5, 2)
+def make(): return Net(), torch.rand(5, 5)[:5]
+"""
+    body = body.replace("x @ torch.ones(5, 2)", "torch.ones(2, 5) @ x")
+    result = onnxopt.export(write(tmp_path, body), tmp_path / "b", exporter="torchscript")
+    assert result.files[0].inputs == {"x": [5, 5]}
+    assert "fixed" in result.notes[0]
+
+
+def test_wrong_export_is_found_and_nothing_is_written(tmp_path: Path) -> None:
+    # A trace bakes in what the loop does at the size that it was traced at.
+    body = """
+class Net(nn.Module):
+    def forward(self, x):
+        for row in range(int(x.shape[0])):
+            x = x + row
+        return x
+def make(): return Net(), torch.rand(3, 4), {"x": {0: "batch"}}
+"""
+    with pytest.raises(OnnxOptError, match=r"torchscript: output: .*error") as error:
+        onnxopt.export(write(tmp_path, body), tmp_path / "out", exporter="torchscript")
+    assert "\n" not in str(error.value)
+    left = {path.name for path in tmp_path.iterdir()} - {"__pycache__"}
+    assert left == {"net.py", "out.export.log"}
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("def make(): raise RuntimeError('no weights here')", "failed: RuntimeError: no weights"),
+        ("def make(): return nn.Linear(2, 2)", "has to return"),
+        ("def make(): return 1, torch.ones(2)", "the first one is a int"),
+        ("def make(): return nn.Linear(2, 2), 'x'", "inputs are tensors"),
+        ("def make(): return nn.Linear(2, 2), torch.ones(3, 3)", "fails on its example"),
+        (
+            "def make(): return nn.ReLU(), torch.ones(3), {'y': {0: 'n'}}",
+            "dynamic axes name 'y'",
+        ),
+        ("def other(): pass", "no function 'make'"),
+        ("def make(: pass", "cannot import"),
+    ],
+)
+def test_bad_function_is_one_line(tmp_path: Path, body: str, reason: str) -> None:
+    with pytest.raises(InvalidInputError, match=reason) as error:
+        onnxopt.export(write(tmp_path, body), tmp_path / "out")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
