@@ -195,6 +195,8 @@ class _Run:
         def verify(saved: Path | None = None) -> None:
             if plan is None:
                 return
+            for observer in self.observers:
+                observer.working("parity run")
             _check_parity(original, work if saved is None else saved, plan, report)
             if report.parity and report.parity["status"] == "not-run":
                 _blame_given(original, report, bool(self.input_shapes), self.inputs is not None)

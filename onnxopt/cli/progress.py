@@ -22,6 +22,9 @@ class _StatusLine(Observer):
         label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
         self._status.update(f"{label} ({len(model.graph):,} nodes)")
 
+    def working(self, what: str) -> None:
+        self._status.update(what)
+
 
 @contextmanager
 def progress(*, quiet: bool) -> Iterator[list[Observer]]:

@@ -33,6 +33,9 @@ class Observer:
     def pass_finished(self, record: PassRecord, model: ir.Model) -> None:
         """Called once per pass after it ran; passes of a shared run report one after another."""
 
+    def working(self, what: str) -> None:
+        """Called while no pass runs, as in a parity run or a search: what goes on, in words."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Repeat:

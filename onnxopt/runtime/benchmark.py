@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from onnxopt.runtime.interleaving import Call, Clock, time_interleaved
 from onnxopt.runtime.ratio import Ratio, Verdict, ratio_between
 
@@ -19,6 +22,7 @@ def paired_ratio(
     clock: Clock = time.perf_counter,
     fewest_rounds: int = 3,
     seed: int = 0,
+    longest: float = 1.0,
 ) -> Ratio:
     """Times two models against each other in interleaved rounds.
 
@@ -31,14 +35,26 @@ def paired_ratio(
         clock: Seconds that pass.
         fewest_rounds: Rounds that take place even if they take longer.
         seed: Seed of the order within rounds.
+        longest: Multiple of `seconds` for which rounds may go on until the interval is narrow.
 
     Returns:
         How many times as fast `other` is as `base`, and in `verdict` what that proves.
     """
     first = [base] if callable(base) else list(base)
     second = [other] if callable(other) else list(other)
-    timings = time_interleaved(
-        [*first, *second], seconds=seconds, clock=clock, fewest_rounds=fewest_rounds, seed=seed
-    )
     count = len(first)
-    return ratio_between(timings.rounds, range(count), range(count, count + len(second)))
+    columns = range(count), range(count, count + len(second))
+
+    def enough(rounds: NDArray[np.float64]) -> bool:
+        return ratio_between(rounds, *columns).is_narrow
+
+    timings = time_interleaved(
+        [*first, *second],
+        seconds=seconds,
+        clock=clock,
+        fewest_rounds=fewest_rounds,
+        seed=seed,
+        enough=enough,
+        longest=longest,
+    )
+    return ratio_between(timings.rounds, *columns)

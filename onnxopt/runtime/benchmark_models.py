@@ -27,8 +27,7 @@ from onnxopt.runtime.ratio import ratio_between
 from onnxopt.runtime.session import CannotRunError, Feeds, Session, open_session
 from onnxopt.runtime.session_count import affordable_sessions
 
-# On a busy machine rounds go on until intervals are +- 3 %, up to four times as long.
-_WANTED_WIDTH = 0.03
+# On a busy machine rounds go on for up to so many times as long.
 _LONGEST = 4.0
 # Idle threads of one session would spin into the turn of the next one.
 _CONFIG = {"session.force_spinning_stop": "1"}
@@ -162,7 +161,7 @@ class Bench:
 
         def enough(rounds: NDArray[np.float64]) -> bool:
             others = [ratio_between(rounds, columns[0], other) for other in columns[1:]]
-            return all(ratio.high / ratio.low < 1 + 2 * _WANTED_WIDTH for ratio in others)
+            return all(ratio.is_narrow for ratio in others)
 
         timings = time_interleaved(
             calls, seconds=self.settings.seconds, enough=enough, longest=_LONGEST

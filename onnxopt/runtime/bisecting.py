@@ -22,6 +22,7 @@ _MOST_NODES = 3
 Blocked = frozenset[Place]
 Run = Callable[[Blocked, Sequence[Observer]], Attempt]
 Complaint = Callable[[Attempt], str]
+Suspects = Callable[[Attempt], Sequence[Place]]
 
 
 class HopelessError(Exception):
@@ -43,6 +44,7 @@ class Bisection:
         run: Runs the group without what is blocked.
         complaint: What is wrong with the outcome; "" if nothing is.
         by_node: Look for single nodes; else a rule is left out at all of its nodes.
+        suspects: Rewrites to try first.
 
     Attributes:
         best: The last attempt without a complaint.
@@ -50,13 +52,16 @@ class Bisection:
         places: What is left out because of it.
     """
 
-    def __init__(self, run: Run, complaint: Complaint, *, by_node: bool) -> None:
+    def __init__(
+        self, run: Run, complaint: Complaint, *, by_node: bool, suspects: Suspects | None = None
+    ) -> None:
         self.best: Attempt | None = None
         self.found: list[Undone] = []
         self.places: Blocked = frozenset()
         self._run = run
         self._complaint = complaint
         self._by_node = by_node
+        self._suspects = suspects
         self._known: dict[Blocked, str] = {}
 
     def repair(self, first: Attempt, reason: str) -> Attempt:
@@ -73,7 +78,7 @@ class Bisection:
         self._known[first.blocked] = reason
         current = first
         while reason := self._judge(current):
-            culprit = self._find(current, reason)
+            culprit = self._suspected(current, reason) or self._find(current, reason)
             self.found.append(culprit.undone)
             self.places |= culprit.places
             current = self._rerun(current.blocked | culprit.places)
@@ -83,6 +88,20 @@ class Bisection:
         if self.best is not None and self.best.blocked == blocked:
             return self.best
         return self._run(blocked, ())
+
+    def _suspected(self, bad: Attempt, reason: str) -> Culprit | None:
+        """A culprit among the suspects, if all is well without them and they are few."""
+        places = list(self._suspects(bad)) if self._suspects is not None else []
+        if not places or not self._good(bad.blocked | set(places)):
+            return None
+        chosen = places if len(places) == 1 else self._nodes(bad.blocked, places)
+        rules = {(place.pass_, place.rule) for place in chosen}
+        if len(rules) != 1:
+            return None
+        ((name, rule),) = rules
+        nodes = tuple(place.node for place in chosen)
+        undone = Undone(passes=(name,), rule=rule, nodes=nodes, reason=reason)
+        return Culprit(frozenset(chosen), undone)
 
     def _find(self, bad: Attempt, reason: str) -> Culprit:
         blocked = bad.blocked

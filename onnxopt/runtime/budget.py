@@ -54,11 +54,15 @@ class Budget:
             self._spent += self._clock() - self._since
             self._since = None
 
-    def require(self) -> None:
-        """Stops what is going on if nothing is left.
+    def require(self, seconds: float = 0.0) -> None:
+        """Stops what is going on if nothing, or not so much, is left.
+
+        Args:
+            seconds: What the next step will probably take.
 
         Raises:
-            BudgetSpentError: Nothing is left.
+            BudgetSpentError: Less is left.
         """
-        if self.exhausted:
+        spent = self.spent
+        if spent >= self.seconds or spent + seconds > self.seconds:
             raise BudgetSpentError

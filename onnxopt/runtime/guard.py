@@ -25,14 +25,17 @@ from onnxopt.core.report import PassRecord
 from onnxopt.core.snapshot import restore, snapshot
 from onnxopt.runtime.attempts import Attempt, attempt
 from onnxopt.runtime.budget import Budget
+from onnxopt.runtime.judges import Judges
 from onnxopt.runtime.parity import ParityCheck, ParityResult
 from onnxopt.runtime.speed import Measure
-from onnxopt.runtime.transaction import Judges, Transaction
+from onnxopt.runtime.transaction import Transaction
 
 GuardMode = Literal["parity", "full"]
 Items = Sequence[AnyPass | Repeat]
 
 DEFAULT_BUDGET = 60.0
+# What looking for slow parts of a group may take of what is left; other groups follow.
+_SHARE_FOR_PARTS = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Guard:
     ) -> None:
         self._budget = budget or Budget(DEFAULT_BUDGET)
         self._record = GuardRecord(mode=mode, budget=self._budget.seconds)
-        self._judges = Judges(check, measure, self._budget, self._record)
+        self._judges = Judges(check, measure, self._budget, self._record, observers)
         self._observers = tuple(observers)
         self._records: list[PassRecord] = []
         self._parity: ParityResult | None = None
@@ -150,8 +153,11 @@ class Guard:
         if done.taken:
             with self._budget.spending():
                 done = transaction.settle_parity(done, search=search)
-                if {place.pass_ for place in done.taken} & _fast(group):
+                fast = _fast(group)
+                if {place.pass_ for place in done.taken} & fast:
                     done = transaction.settle_speed(done, search=search)
+                    if search:
+                        done = transaction.settle_parts(done, fast, _SHARE_FOR_PARTS)
         self._keep(done, transaction, model)
         return [] if transaction.ratio is None else [transaction.ratio.to_dict()]
 

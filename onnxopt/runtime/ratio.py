@@ -22,6 +22,8 @@ Verdict = Literal["faster", "slower", "no difference"]
 
 # A smaller difference is not worth a verdict: alignment of code and data alone makes that much.
 RESOLUTION = 0.01
+# On a busy machine rounds go on until an interval reaches no further to each side.
+_WANTED_WIDTH = 0.03
 # Standard deviation of sessions of one model, where too few are there to tell (see
 # docs/measuring.md), and from how many on they do.
 _ASSUMED_SPREAD = 0.02
@@ -57,6 +59,11 @@ class Ratio:
         if self.high < 1 / (1 + RESOLUTION):
             return "slower"
         return "no difference"
+
+    @property
+    def is_narrow(self) -> bool:
+        """True if more rounds would not make much of a difference."""
+        return self.high / self.low < 1 + 2 * _WANTED_WIDTH
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as plain data."""

@@ -21,6 +21,9 @@ _LARGE_BYTES = 200_000_000
 _SECONDS = 2.0
 # What may go into opening sessions and into the rounds, as shares of the limit.
 _SHARE = 0.25
+# On a busy machine rounds go on, as those of `bench` do, if the limit allows for it.
+_LONGEST, _LONGEST_SHARE = 4.0, 0.5
+_FEWEST_SECONDS = 0.05
 # Small inputs time the overhead of a run, but this long a run times the kernels in any case.
 _LONG_RUN = 0.1
 
@@ -75,7 +78,9 @@ def measure_speed(
     first, second = (
         [functools.partial(one.run, feeds) for one in g] for g in zip(*pairs, strict=True)
     )
-    return paired_ratio(first, second, seconds=min(_SECONDS, limit * _SHARE))
+    seconds = max(min(_SECONDS, limit * _SHARE), _FEWEST_SECONDS)
+    longest = max(min(_LONGEST, limit * _LONGEST_SHARE / seconds), 1.0)
+    return paired_ratio(first, second, seconds=seconds, longest=longest)
 
 
 def _choose(session: Session, sets: Sequence[InputSet]) -> Feeds:

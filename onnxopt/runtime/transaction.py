@@ -2,79 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 
 import onnx_ir as ir
 
 from onnxopt.core.gate import Place
-from onnxopt.core.guarding import GuardRecord, Undone
+from onnxopt.core.guarding import Undone
 from onnxopt.core.pipeline import AnyPass, Observer, Repeat
 from onnxopt.runtime.attempts import Attempt, attempt
 from onnxopt.runtime.benchmark import Ratio
 from onnxopt.runtime.bisecting import Bisection, Blocked, Complaint, HopelessError
-from onnxopt.runtime.budget import Budget, BudgetSpentError
-from onnxopt.runtime.parity import ParityCheck, ParityResult
-from onnxopt.runtime.session import CannotRunError
-from onnxopt.runtime.speed import Measure
-
-
-class Judges:
-    """What candidates are judged by, what that may cost, and the record of it.
-
-    Args:
-        check: Checks models against the original.
-        measure: Times a model against another.
-        budget: What may be spent.
-        record: Counts what was done.
-    """
-
-    def __init__(
-        self, check: ParityCheck, measure: Measure, budget: Budget, record: GuardRecord
-    ) -> None:
-        self.budget = budget
-        self.record = record
-        self._check = check
-        self._measure = measure
-        self._longest_timing = 0.0
-
-    def parity(self, model: ir.Model) -> ParityResult:
-        """Checks a model against the original."""
-        self.record.checks += 1
-        return self._check.check(model)
-
-    def speed(self, base: ir.Model, model: ir.Model) -> Ratio | None:
-        """Times a model against another; None if they cannot be run, or not in the budget."""
-        sets = self._check.sets
-        if not sets:
-            return None
-        left = self.budget.seconds - self.budget.spent
-        if left <= self._longest_timing:
-            self.record.exhausted = True
-            return None
-        self.record.timings += 1
-        try:
-            return self._measure(base, model, sets, left)
-        except CannotRunError:
-            return None
-        finally:
-            took = left - (self.budget.seconds - self.budget.spent)
-            self._longest_timing = max(self._longest_timing, took)
-
-    def proven_slower(self, base: ir.Model, model: ir.Model) -> tuple[Ratio | None, str]:
-        """The first timing, and what is wrong if a second one in fresh sessions agrees."""
-        first = self.speed(base, model)
-        if first is None or first.verdict != "slower":
-            return first, ""
-        second = self.speed(base, model)
-        # Without time for a second one, the interval of the first is what is known.
-        return first, slowness(second or first)
-
-
-def slowness(ratio: Ratio) -> str:
-    """What is wrong with a speed; "" if it is not proven slower."""
-    if ratio.verdict != "slower":
-        return ""
-    return f"{ratio.median:.2f}x as fast as without it (95 %: {ratio.low:.2f} to {ratio.high:.2f})"
+from onnxopt.runtime.budget import BudgetSpentError
+from onnxopt.runtime.judges import Judges
+from onnxopt.runtime.parity import ParityResult
+from onnxopt.runtime.suspecting import suspects
 
 
 class Transaction:
@@ -134,8 +76,8 @@ class Transaction:
             return first
 
         def complaint(one: Attempt) -> str:
-            self.ratio = self._judges.speed(base, one.model)
-            return "" if self.ratio is None else slowness(self.ratio)
+            self.ratio, slower = self._judges.proven_slower(base, one.model)
+            return slower
 
         done = self._repair(first, reason, complaint, by_node=False, search=search)
         if done.blocked != first.blocked and self._parity_complaint(done):
@@ -144,12 +86,50 @@ class Transaction:
         self.parity = self._verdicts.get(done.blocked)
         return done
 
+    def settle_parts(self, done: Attempt, names: Collection[str], share: float) -> Attempt:
+        """Leaves out one rule after the other: what is proven to slow the rest down is undone.
+
+        A group may be faster in all although a part of it is slower.
+
+        Args:
+            done: The group as it is.
+            names: Passes that claim speed; others are not tried.
+            share: What this may take of the rest of the budget.
+        """
+        budget = self._judges.budget
+        limit = budget.spent + share * (budget.seconds - budget.spent)
+        counts = Counter((p.pass_, p.rule) for p in done.taken if p.pass_ in names)
+        if len(counts) < 2:
+            return done  # the group was timed as a whole
+        for (name, rule), _ in counts.most_common():
+            if budget.spent >= limit:
+                break
+            place = Place(name, rule)
+            try:
+                without = self._retry(done.blocked | {place}, ())
+            except BudgetSpentError:
+                break
+            _, reason = self._judges.proven_slower(without.model, done.model)
+            if not reason or self._parity_complaint(without):
+                continue
+            nodes = tuple(
+                dict.fromkeys(
+                    p.node for p in done.taken if p.node and (p.pass_, p.rule) == (name, rule)
+                )
+            )
+            self.undone.append(Undone(passes=(name,), rule=rule, nodes=nodes, reason=reason))
+            done = without
+            self.ratio = self._judges.speed(self._source(), done.model) or self.ratio
+        self.parity = self._verdicts.get(done.blocked)
+        return done
+
     def _repair(
         self, first: Attempt, reason: str, complaint: Complaint, *, by_node: bool, search: bool
     ) -> Attempt:
         if not search:
             return self._undo(first, f"{reason} (the budget ran out before this group)")
-        bisection = Bisection(self._retry, complaint, by_node=by_node)
+        suspected = self._suspects if by_node else None
+        bisection = Bisection(self._retry, complaint, by_node=by_node, suspects=suspected)
         try:
             done = bisection.repair(first, reason)
         except HopelessError:
@@ -182,9 +162,17 @@ class Transaction:
         return Attempt(self._source(), [], [], frozenset(map(Place, passes)), {})
 
     def _retry(self, blocked: Blocked, observers: Sequence[Observer]) -> Attempt:
-        self._judges.budget.require()
-        self._judges.record.attempts += 1
+        self._judges.begin_attempt()
         return attempt(self._source, self._group, blocked, observers)
+
+    def _suspects(self, bad: Attempt) -> list[Place]:
+        sets = self._judges.sets
+        if not sets:
+            return []
+        self._judges.say("looking for the node that differs")
+        # What is small is enough to see an error, and whatever differs anywhere does so mostly.
+        smallest = min(sets, key=lambda s: sum(getattr(a, "size", 1) for a in s.feeds.values()))
+        return suspects(self._source(), bad.model, smallest.feeds, bad.taken)
 
     def _parity_complaint(self, one: Attempt) -> str:
         result = self._verdicts[one.blocked] = self._judges.parity(one.model)

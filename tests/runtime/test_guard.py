@@ -12,7 +12,7 @@ from helpers.rewriting import op_types, parse_model
 
 import onnxopt
 from onnxopt.core.errors import ParityError
-from onnxopt.core.pipeline import AnyPass, Repeat
+from onnxopt.core.pipeline import AnyPass, Observer, Repeat
 from onnxopt.core.snapshot import snapshot
 from onnxopt.passes.cleanup import ConvertOpset, FoldConstants, RemoveIdentities, RemoveUnused
 from onnxopt.runtime.benchmark import Ratio
@@ -151,6 +151,24 @@ def test_slower_pass_is_undone_and_the_gain_is_kept(grouped: bool) -> None:
     assert outcome.guard.speed["median"] == 1.0
 
 
+def test_slower_pass_is_undone_in_a_group_that_is_faster_in_all() -> None:
+    def measure(base: ir.Model, other: ir.Model, sets: Sequence[InputSet], limit: float) -> Ratio:
+        one, two = (cost(m) + op_types(m).count("Transpose") for m in (base, other))
+        return Ratio(one / two, one / two * 0.99, one / two * 1.005, 10)
+
+    original = layers(LAYERS)
+    work = snapshot(original)
+    guard = Guard(ParityCheck(original), measure, mode="full", budget=Budget(600))
+    group = Repeat((*CLEAN, SlowDown(), CancelPairs()))
+    outcome = guard.run(work, [group], original.clone)
+    (entry,) = outcome.guard.undone
+    assert entry.passes == ("slow-down",)
+    assert "0.25x as fast as without it" in entry.reason
+    assert len(work.graph) == LAYERS + 1
+    assert outcome.guard.speed is not None
+    assert outcome.guard.speed["median"] == 2 * LAYERS + 1
+
+
 def test_slower_and_wrong_passes_are_both_undone_in_one_run() -> None:
     passes = Repeat((*CLEAN, SlowDown(), DropTanh(), CancelPairs(wrong_at=("t5",))))
     model, outcome = guarded([passes], mode="full")
@@ -214,13 +232,43 @@ def test_all_is_undone_at_once_when_there_is_no_budget(mode: GuardMode) -> None:
 
 
 def test_best_state_that_is_known_is_kept_when_the_budget_runs_out_midway() -> None:
-    budget = Budget(5.0, Clock())
-    model, outcome = guarded([*CLEAN, CancelPairs(wrong_at=("t7",))], budget=budget)
+    budget = Budget(12.0, Clock())
+    passes = [*CLEAN, CancelPairs(), DropTanh(only=("t7",))]
+    model, outcome = guarded(passes, budget=budget)
     assert outcome.guard.exhausted
     assert outcome.guard.attempts > 0
     assert outcome.parity.status == "passed"
     assert len(model.graph) < 4 * LAYERS + 1
     assert outcome.guard.undone
+
+
+def test_wrong_node_is_found_by_what_it_computes() -> None:
+    """A rule among many rewrites costs one attempt, not a bisection."""
+    _, outcome = guarded([*CLEAN, CancelPairs(wrong_at=("t7",))])
+    (entry,) = outcome.guard.undone
+    assert (entry.rule, entry.nodes) == ("double-transpose", ("node_b7",))
+    assert outcome.guard.attempts == 1
+
+
+@pytest.mark.parametrize("seconds", [2, 9, 14])
+def test_no_attempt_begins_that_does_not_fit_into_the_budget(seconds: int) -> None:
+    _, outcome = guarded([*CLEAN, DropTanh()], budget=Budget(float(seconds), Clock()))
+    assert outcome.parity.status == "passed"
+    assert outcome.guard.seconds <= seconds + 4  # what is under way, and the last check
+
+
+def test_observers_hear_of_the_search() -> None:
+    class Listener(Observer):
+        def __init__(self) -> None:
+            self.heard: list[str] = []
+
+        def working(self, what: str) -> None:
+            self.heard.append(what)
+
+    listener = Listener()
+    onnxopt.optimize(layers(3), passes=[*CLEAN, DropTanh()], observers=[listener])
+    assert "parity run" in listener.heard
+    assert any(what.startswith("guard: attempt 1") for what in listener.heard)
 
 
 def test_good_groups_stay_when_the_budget_runs_out_in_a_later_one() -> None:
