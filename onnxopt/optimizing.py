@@ -7,7 +7,7 @@ import gc
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -21,6 +21,7 @@ from onnxopt.graph.accepting import accepted_model
 from onnxopt.graph.cost import model_tensors
 from onnxopt.graph.input_shapes import fix_input_shapes
 from onnxopt.graph.known_operators import unknown_operators
+from onnxopt.graph.mapped import release_weights
 from onnxopt.graph.saving import check_target, save_model
 from onnxopt.presets import cleanup
 from onnxopt.targets import Target, as_target
@@ -28,7 +29,7 @@ from onnxopt.targets import Target, as_target
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from onnxopt.runtime.inputs import InputPlan
+    from onnxopt.runtime.proving import Prover
 
 Guard = Literal["off", "parity", "full"]
 PathLike = str | os.PathLike[str]
@@ -60,6 +61,7 @@ def optimize(
     guard_budget: float = 60.0,
     external_data: bool | None = None,
     observers: Sequence[Observer] = (),
+    isolated: bool = False,
 ) -> Result:
     """Optimizes a model, checks that it still computes the same, and saves it.
 
@@ -81,6 +83,8 @@ def optimize(
         guard_budget: Seconds that undoing and timing may take.
         external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
         observers: Told before and after every pass.
+        isolated: Run the parity check of files in a child process, so that a crash of ONNX Runtime
+            is reported and does not end this process. Costs the start of a Python process.
 
     Returns:
         The optimized model and the report.
@@ -104,6 +108,7 @@ def optimize(
         inputs=inputs,
         external_data=external_data,
         observers=observers,
+        isolated=isolated,
     )
     with _patient_garbage_collector():
         if guard == "off":
@@ -111,7 +116,9 @@ def optimize(
         if guard == "parity":
             try:
                 return run.plain(check=True)
-            except (ParityError, PassFailedError):
+            except (ParityError, PassFailedError) as error:
+                if isinstance(error, ParityError) and error.crashed:
+                    raise
                 # Only now is it worth its cost to find out which rewrite it was.
                 return run.guarded("parity", guard_budget)
         return run.guarded("full", guard_budget)
@@ -129,22 +136,25 @@ class _Run:
     inputs: Any
     external_data: bool | None
     observers: Sequence[Observer]
+    isolated: bool
 
     def plain(self, *, check: bool) -> Result:
         """All passes, then one parity run of the file that is about to be put in place."""
         report, original, work = self._start(check=check)
-        plan = _plan_inputs(work, self.inputs) if check else None
-        with _phase(report, "passes"):
-            pipeline = Pipeline(self.passes, observers=self.observers)
-            report.records = pipeline.call(work).records
-        return self._finish(report, original, work, plan)
+        with ExitStack() as stack:
+            prover = self._prover(original, work, stack, self.isolated) if check else None
+            with _phase(report, "passes"):
+                pipeline = Pipeline(self.passes, observers=self.observers)
+                report.records = pipeline.call(work).records
+            return self._finish(report, original, work, prover)
 
     def guarded(self, mode: Literal["parity", "full"], budget: float) -> Result:
         """The passes as transactions; what breaks parity, or is proven slower, is undone."""
         from onnxopt.runtime.guarded_run import run_guarded
 
         report, original, work = self._start(check=True)
-        plan = _plan_inputs(work, self.inputs)
+        # What ONNX Runtime crashes on ended the search already, or there was no crash before it.
+        prover = None if self.output is None else self._prover(original, work, ExitStack(), False)
         run_guarded(
             work,
             self.passes,
@@ -161,7 +171,19 @@ class _Run:
             assert report.parity is not None
             reason = report.parity["reasons"][0]
             raise ParityError(f"the result is not at parity: {reason}", report)
-        return self._finish(report, original, work, None if self.output is None else plan)
+        return self._finish(report, original, work, prover)
+
+    def _prover(
+        self, original: PathLike | ir.Model, work: ir.Model, stack: ExitStack, isolated: bool
+    ) -> Prover:
+        """What compares results with the original, on inputs planned from the fixed shapes."""
+        from onnxopt.runtime.inputs import plan_inputs
+        from onnxopt.runtime.proving import Prover
+
+        source = original if isinstance(original, ir.Model) else Path(original)
+        plan = plan_inputs(work, self.inputs)
+        isolated = isolated and self.output is not None
+        return stack.enter_context(Prover(source, plan, isolated=isolated))
 
     def _start(self, *, check: bool) -> tuple[Report, PathLike | ir.Model, ir.Model]:
         """A report, the untouched original and a model to work on."""
@@ -187,17 +209,19 @@ class _Run:
         report: Report,
         original: PathLike | ir.Model,
         work: ir.Model,
-        plan: InputPlan | None,
+        prover: Prover | None,
     ) -> Result:
         """Checks and saves."""
         report.after = _size(work)
 
         def verify(saved: Path | None = None) -> None:
-            if plan is None:
+            if prover is None:
                 return
             for observer in self.observers:
                 observer.working("parity run")
-            _check_parity(original, work if saved is None else saved, plan, report)
+            # What was read of the weights makes room for ONNX Runtime's own copies.
+            release_weights(work)
+            _check_parity(prover, work if saved is None else saved, report)
             if report.parity and report.parity["status"] == "not-run":
                 _blame_given(original, report, bool(self.input_shapes), self.inputs is not None)
 
@@ -243,26 +267,17 @@ def _passes(
     return chosen
 
 
-def _plan_inputs(model: ir.Model, inputs: Any) -> InputPlan:
-    from onnxopt.runtime.inputs import plan_inputs
-
-    return plan_inputs(model, inputs)
-
-
-def _check_parity(
-    original: PathLike | ir.Model, result: ir.Model | Path, plan: InputPlan, report: Report
-) -> None:
+def _check_parity(prover: Prover, result: ir.Model | Path, report: Report) -> None:
     """Fills `report.parity`; raises if the result, in memory or as a file, is not at parity."""
-    from onnxopt.runtime.parity import check_parity
-    from onnxopt.runtime.verify_saved import verify_saved
+    from onnxopt.runtime.proving import CrashedError
 
     with _phase(report, "parity"):
-        source = original if isinstance(original, ir.Model) else Path(original)
-        found = (
-            check_parity(source, result, input_sets=plan)
-            if isinstance(result, ir.Model)
-            else verify_saved(result, source, plan)
-        )
+        try:
+            found = prover.prove(result)
+        except CrashedError as error:
+            report.parity = {"status": "failed", "reasons": [str(error)], "summary": str(error)}
+            message = f"the result is not at parity: {error}; leave passes out with --passes"
+            raise ParityError(message, report, crashed=True) from error
     report.parity = {**found.to_dict(), "summary": found.summary()}
     report.notes += found.notes
     if found.status == "failed":

@@ -17,7 +17,8 @@ from onnxopt.calibration.statistics import Statistics
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.fingerprint import fingerprint
-from onnxopt.runtime.probing import Probe, as_declared, chunks, open_plain, release_weights
+from onnxopt.graph.mapped import release_weights
+from onnxopt.runtime.probing import Probe, as_declared, chunks, open_plain
 from onnxopt.runtime.regions import cut
 from onnxopt.runtime.session import CannotRunError
 

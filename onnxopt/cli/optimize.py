@@ -106,6 +106,7 @@ def command(
                 guard_budget=guard_budget,
                 external_data=external_data,
                 observers=observers,
+                isolated=True,
             )
     except ParityError as error:
         if as_json and error.report is not None:

@@ -41,13 +41,17 @@ class ParityError(OnnxOptError):
 
     Attributes:
         report: The report of the run that was given up.
+        crashed: ONNX Runtime did not fail on the result but crashed, in a process of its own.
     """
 
     exit_code: ClassVar[int] = 3
 
-    def __init__(self, message: str, report: Report | None = None) -> None:
+    def __init__(
+        self, message: str, report: Report | None = None, *, crashed: bool = False
+    ) -> None:
         super().__init__(message)
         self.report = report
+        self.crashed = crashed
 
 
 class PassFailedError(OnnxOptError):

@@ -21,6 +21,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxopt.core.errors import InvalidModelError
+from onnxopt.core.walking import all_graphs
 
 Array = NDArray[Any]
 
@@ -246,3 +247,11 @@ def _read(descriptor: int, size: int) -> bytes:
             break
         content += piece
     return bytes(content)
+
+
+def release_weights(model: ir.Model) -> None:
+    """Gives the pages of a model's mapped weights back, before another model's come in."""
+    for graph in all_graphs(model):
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, MappedTensor):
+                value.const_value.raw.release()

@@ -112,6 +112,7 @@ class ParityCheck:
             "spinning": False,
             # A wrong shape between two nodes is no fault of the results.
             "reuse_memory": False,
+            "arena": False,
         }
         self._graph = _as_graph(original)
         self._masks: dict[str, Masked] = {}

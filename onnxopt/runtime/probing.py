@@ -11,7 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxopt.graph.inference import infer_model
-from onnxopt.graph.mapped import MappedTensor
+from onnxopt.graph.mapped import release_weights
 from onnxopt.graph.values import dims
 from onnxopt.runtime.dimensions import evaluate
 from onnxopt.runtime.regions import cut
@@ -71,13 +71,6 @@ def open_plain(model: ir.Model) -> Session:
     return open_session(
         model, optimization="disabled", spinning=False, reuse_memory=False, prepacking=False
     )
-
-
-def release_weights(model: ir.Model) -> None:
-    """Gives the pages of mapped weights back, before another model's come in."""
-    for value in model.graph.initializers.values():
-        if isinstance(value.const_value, MappedTensor):
-            value.const_value.raw.release()
 
 
 def as_declared(session: Session, feeds: Feeds) -> dict[str, Any]:

@@ -14,9 +14,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnxopt.graph.mapped import release_weights
 from onnxopt.runtime.comparison import Difference, compare
 from onnxopt.runtime.conversion import Conversion
-from onnxopt.runtime.probing import Arrays, as_declared, open_plain, release_weights
+from onnxopt.runtime.probing import Arrays, as_declared, open_plain
 from onnxopt.runtime.regions import FED, Region, cut
 from onnxopt.runtime.session import Session
 from onnxopt.runtime.tolerance import QUANTIZED_FLOOR, Tolerance, above_noise

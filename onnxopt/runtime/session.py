@@ -152,6 +152,7 @@ def open_session(
     spinning: bool = True,
     reuse_memory: bool = True,
     prepacking: bool = True,
+    arena: bool = True,
     config: Mapping[str, str] | None = None,
     profile_prefix: str | None = None,
 ) -> Session:
@@ -172,6 +173,7 @@ def open_session(
         reuse_memory: Plan which values share memory by their declared shapes; a model that declares
             wrong ones runs only without.
         prepacking: Keep a second copy of weights in the layout that the kernels want.
+        arena: Keep freed memory for the next run: fast, but all that any run took stays taken.
         config: More entries of ONNX Runtime's session configuration.
         profile_prefix: Record the time of every node; the file's name begins with this.
 
@@ -190,6 +192,7 @@ def open_session(
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_mem_reuse = reuse_memory
+    options.enable_cpu_mem_arena = arena
     if not prepacking:
         options.add_session_config_entry("session.disable_prepacking", "1")
     for key, value in (config or {}).items():

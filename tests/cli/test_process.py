@@ -82,20 +82,18 @@ def test_name_that_is_not_utf_8_is_checked_and_shown(model: Path) -> None:
 
 @linux
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("place", ["core.pipeline.Pipeline.call", "runtime.parity.run_sets"])
+@pytest.mark.parametrize("place", ["core.pipeline.Pipeline.call", "runtime.child.Child.call"])
 def test_interrupt_ends_without_a_traceback_or_a_file(
     model: Path, number: signal.Signals, place: str
 ) -> None:
     """In the passes, and in the verification, over the input itself."""
-    module, _, name = place.rpartition(".")
-    target = "core.pipeline" if module.endswith("Pipeline") else module
-    owner = "module.Pipeline" if module.endswith("Pipeline") else "module"
+    target, owner, name = place.rsplit(".", 2)
     content = model.read_bytes()
     script = f"""
         import importlib, os, signal
         signal.signal({int(number)}, signal.SIG_DFL)
         module = importlib.import_module("onnxopt.{target}")
-        setattr({owner}, {name!r}, lambda *_, **__: os.kill(os.getpid(), {int(number)}))
+        setattr(module.{owner}, {name!r}, lambda *_, **__: os.kill(os.getpid(), {int(number)}))
         from onnxopt.cli import main
         main()
         """

@@ -1,0 +1,108 @@
+"""The parity check of one `optimize` run, in a process of its own where that is possible."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxopt.runtime.child import Child, ChildEndedError
+from onnxopt.runtime.inputs import InputPlan
+from onnxopt.runtime.parity import check_parity
+from onnxopt.runtime.parity_result import ParityResult
+from onnxopt.runtime.verify_saved import verify_saved
+
+Check = Callable[[Path, Path, InputPlan], ParityResult]
+
+
+class CrashedError(Exception):
+    """ONNX Runtime crashed on the optimized model: no search in this process would survive it."""
+
+
+class Prover:
+    """Compares what is made of a model with the model. Use it as a context manager.
+
+    Args:
+        original: The model, which stays as it is.
+        plan: Inputs to run it on.
+        isolated: Run files in a child process, so that a crash of ONNX Runtime is a finding. It
+            starts at once, since it takes a second to import what it needs.
+        check: How a saved file is compared, in the child.
+    """
+
+    def __init__(
+        self,
+        original: Path | ir.Model,
+        plan: InputPlan,
+        *,
+        isolated: bool = False,
+        check: Check | None = None,
+    ) -> None:
+        self._original = original
+        self._plan = plan
+        self._check: Check = check or verify_saved
+        self._child: Child | None = None
+        if isolated and isinstance(original, Path) and _can_travel(plan):
+            self._child = _start()
+
+    def __enter__(self) -> Prover:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._child is not None:
+            self._child.__exit__(kind, error, traceback)
+
+    @property
+    def isolated(self) -> bool:
+        """True if files are run in another process."""
+        return self._child is not None
+
+    def prove(self, result: ir.Model | Path) -> ParityResult:
+        """Compares a result, in memory or saved, with the original.
+
+        Raises:
+            CrashedError: ONNX Runtime crashed on the result, but not on the original.
+        """
+        if isinstance(result, ir.Model):
+            return check_parity(self._original, result, input_sets=self._plan)
+        if self._child is None or not isinstance(self._original, Path):
+            return verify_saved(result, self._original, self._plan)
+        try:
+            return self._child.call(self._check, result, self._original, self._plan)
+        except ChildEndedError as error:
+            again = self._crash_of_original()
+            if again:
+                return ParityResult("not-run", (f"ONNX Runtime {again} on the original",))
+            raise CrashedError(f"ONNX Runtime {error} on the optimized model") from error
+
+    def _crash_of_original(self) -> str:
+        """How the original ends the process that runs it; empty if it does not."""
+        assert isinstance(self._original, Path)
+        with _start() as child:
+            try:
+                child.call(self._check, self._original, self._original, self._plan)
+            except ChildEndedError as error:
+                return str(error)
+        return ""
+
+
+def _start() -> Child:
+    return Child(preload=(verify_saved.__module__, "onnxruntime"))
+
+
+def _can_travel(plan: Any) -> bool:
+    """False for inputs from a function that only this process knows."""
+    try:
+        pickle.dumps(plan)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return False
+    return True

@@ -1,0 +1,21 @@
+"""Checks that crash the process they run in, as native code does on a hostile model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from onnxopt.runtime.inputs import InputPlan
+from onnxopt.runtime.parity_result import ParityResult
+
+
+def crash(result: Path, original: Path, plan: InputPlan) -> ParityResult:
+    """Crashes whatever it is given."""
+    os.abort()
+
+
+def crash_on_b(result: Path, original: Path, plan: InputPlan) -> ParityResult:
+    """Crashes on a file called b.onnx and finds every other at parity."""
+    if result.name == "b.onnx":
+        os.abort()
+    return ParityResult("passed")
