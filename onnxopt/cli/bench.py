@@ -14,6 +14,7 @@ from onnxopt.cli.options import (
     output_options,
     parse_input_shapes,
     provider_option,
+    run_here,
 )
 from onnxopt.core.errors import InvalidInputError
 
@@ -76,7 +77,7 @@ if TYPE_CHECKING:
 @output_options
 def command(
     models: tuple[Path, ...],
-    provider: str,
+    provider: str | None,
     threads: int | None,
     batch: int | None,
     input_shapes: tuple[str, ...],
@@ -99,6 +100,7 @@ def command(
     where that interval does not leave 1.
     """
     shapes = parse_input_shapes(input_shapes)
+    provider, threads = run_here(provider, threads)
     if plot is not None and plot.suffix not in (".html", ".png"):
         raise InvalidInputError(f"--plot {plot}: the name has to end in .html or .png")
     from onnxopt.benchmarking import benchmark

@@ -14,6 +14,7 @@ from onnxopt.cli.options import (
     output_options,
     parse_input_shapes,
     provider_option,
+    run_here,
 )
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def command(
     metrics: tuple[str, ...],
     output: str | None,
     tolerance: float | None,
-    provider: str,
+    provider: str | None,
     threads: int | None,
     as_json: bool,
     verbose: bool,
@@ -78,6 +79,7 @@ def command(
     Exit code 3 if they are not at parity.
     """
     shapes = parse_input_shapes(input_shapes)
+    provider, threads = run_here(provider, threads)
     from onnxopt.comparing import compare
 
     result = compare(

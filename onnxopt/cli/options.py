@@ -69,13 +69,37 @@ def inputs_option(function: F) -> F:
 
 
 def provider_option(function: F) -> F:
-    """`--provider`: where models run."""
+    """`--target`, which `--provider` is another name of: where models run."""
     return click.option(
         "--provider",
         "--target",
         "provider",
-        type=click.Choice(["cpu", "cuda"]),
-        default="cpu",
-        show_default=True,
-        help="Where to run the models.",
+        metavar="TARGET",
+        help="Where to run the models: cpu or cuda, also with threads as in cpu:threads=4; "
+        "by default what the installed ONNX Runtime is built for.",
     )(function)
+
+
+def run_here(target: str | None, threads: int | None) -> tuple[str, int | None]:
+    """The provider and the threads that models are run with on this machine.
+
+    Args:
+        target: What `--target` was given.
+        threads: What `--threads` was given.
+
+    Raises:
+        InvalidInputError: The text is no target, both name threads and not the same, or the target
+            has an instruction set that is not this machine's.
+    """
+    from onnxopt.instruction_sets import detect_isa
+    from onnxopt.targets import as_target
+
+    aim = as_target(target)
+    if aim.isa not in (None, detect_isa()):
+        raise InvalidInputError(
+            f"--target {target}: models are run with this machine's instruction set, "
+            f"{detect_isa()}; leave isa={aim.isa} out"
+        )
+    if threads is not None and aim.threads not in (None, threads):
+        raise InvalidInputError(f"--threads {threads} and --target {target} contradict each other")
+    return aim.provider, threads or aim.threads

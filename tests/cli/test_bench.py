@@ -59,10 +59,19 @@ def test_png_plot_when_matplotlib_is_installed(tmp_path: Path):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_threads_of_the_target_are_those_of_the_sessions():
+    data = json.loads(run(CNN, *QUICK, "--target", "cpu:threads=1", "--json").stdout)
+    assert data["settings"]["threads"] == 1
+    assert data["settings"]["provider"] == "cpu"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--provider", "cuda"], "CUDAExecutionProvider"),
+        (["--target", "tpu"], "cpu or cuda"),
+        (["--target", "cpu:isa=neon"], "isa=neon"),
+        (["--target", "cpu:threads=2", "--threads", "1"], "contradict"),
         (["--plot", "x.pdf"], ".html or .png"),
         (["--input-shape", "image=1"], "4 dimensions"),
         (["--inputs", "missing.npz"], "does not exist"),
