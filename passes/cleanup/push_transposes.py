@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from onnxopt.core.names import Names
 from onnxopt.core.passes import Pass, PassResult
+from onnxopt.core.provenance import record_rewrite
 from onnxopt.core.removal import remove_dead
 from onnxopt.core.rewriting import replace_value
 from onnxopt.core.walking import all_graphs
@@ -259,6 +260,7 @@ class _Rewriter:
             self._graph.insert_before(node, made)
         else:
             made = self._copy(node)
+        record_rewrite([made], PushTransposes.name, [node])
         for before, after in zip(node.outputs, made.outputs, strict=True):
             after.type = before.type
             after.shape = _moved(before.shape, self._inverse)
@@ -324,6 +326,7 @@ class _Rewriter:
         node = ir.node(
             "Transpose", [x], {"perm": axes}, name=self._names.unique_node(f"{x.name}_transpose")
         )
+        record_rewrite([node], PushTransposes.name, [])
         node.outputs[0].name = self._names.unique(f"{x.name}_transposed")
         node.outputs[0].type = x.type
         node.outputs[0].shape = _moved(x.shape, axes)

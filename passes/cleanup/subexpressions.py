@@ -28,6 +28,7 @@ import onnx_ir as ir
 
 from onnxopt.core.names import Names
 from onnxopt.core.passes import Pass, PassResult, Refusal
+from onnxopt.core.provenance import record_rewrite
 from onnxopt.core.removal import remove_dead
 from onnxopt.core.rewriting import replace_value
 from onnxopt.core.walking import subgraphs_of
@@ -118,6 +119,7 @@ class _Sweep:
             if new.shape is None:
                 new.shape = old.shape
             replace_value(graph, node, old, new, self._names)
+        record_rewrite([first], _RULE, [node, first])
         remove_dead([node])
         self.rewrites[_RULE] += 1
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx
 import onnx.parser
+import onnx.shape_inference
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -13,7 +14,11 @@ import pytest
 from onnxopt.core.pipeline import Pipeline
 from onnxopt.core.provenance import FROM_KEY, RULE_KEY, record_rewrite, rules_of, sources_of
 from onnxopt.graph.saving import save_model
-from onnxopt.passes.cleanup import MergeTransposes
+from onnxopt.passes.cleanup import (
+    EliminateCommonSubexpressions,
+    MergeTransposes,
+    PushTransposes,
+)
 from onnxopt.passes.fusion import MergeClips
 
 CHAIN = """
@@ -77,3 +82,24 @@ def test_sources_stay_short_when_many_nodes_are_merged() -> None:
 def test_nothing_is_recorded_when_nothing_is_rewritten(model: ir.Model) -> None:
     Pipeline([MergeClips()])(model)
     assert not any(node.metadata_props for node in model.graph)
+
+
+def test_passes_without_rules_record_where_nodes_come_from() -> None:
+    proto = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 18]>
+        g (float[2, 3, 4] x) => (float[2, 3, 4] y, float[2, 3, 4] z) {
+            t = Transpose <perm = [0, 2, 1]> (x)
+            r = Relu(t)
+            y = Transpose <perm = [0, 2, 1]> (r)
+            e = Exp(x)
+            f = Exp(x)
+            z = Add(e, f)
+        }"""
+    )
+    for node in proto.graph.node:
+        node.name = f"node_{node.output[0]}"
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    Pipeline([PushTransposes(), EliminateCommonSubexpressions()])(model)
+    relu, exp = (next(n for n in model.graph if n.op_type == op) for op in ("Relu", "Exp"))
+    assert (rules_of(relu), sources_of(relu)) == (["push-transposes"], ["node_r"])
+    assert sources_of(exp) == ["node_e", "node_f"]
