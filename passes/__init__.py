@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from onnxopt.core.passes import Pass
-from onnxopt.passes import cleanup, fusion
+from onnxopt.passes import cleanup, fusion, quantization
 from onnxopt.passes.parsing import find_pass, parse_passes
 
 PASSES: tuple[type[Pass], ...] = (
@@ -45,6 +45,7 @@ PASSES: tuple[type[Pass], ...] = (
     fusion.SumResiduals,
     fusion.FuseRMSNorm,
     fusion.FuseScales,
+    quantization.QuantizeWeights,
 )
 
 __all__ = ["PASSES", "find_pass", "parse_passes"]
