@@ -1,0 +1,109 @@
+"""Masks of attention as the one additive bias that fused operators take.
+
+    [batch or 1, heads or 1, sequence, time]
+
+Boolean masks become `Where(keep, 0, fill)`. What is the same for every layer is computed once: equal
+nodes are merged by `EliminateCommonSubexpressions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxopt.graph.values import dims, rank
+from onnxopt.passes.fusion.attention.heads import typed
+from onnxopt.passes.fusion.attention.lengths import Lengths
+from onnxopt.passes.fusion.attention.scores import Mask, UnlikeError
+
+Shape = tuple[int | str | None, ...]
+
+
+def bias_shape(masks: Sequence[Mask], scores: Shape) -> Shape:
+    """The shape of the sum of masks, with as many axes as scores have.
+
+    A symbol that is not that of the scores may be the same size or 1 when the model runs, or the
+    graph could not have added it: such an axis is None.
+
+    Raises:
+        UnlikeError: Some mask does not fit scores of that shape.
+    """
+    total: list[int | str | None] = [1, 1, 1, 1]
+    for mask in masks:
+        shape = dims(mask.value)
+        if shape is None or len(shape) > 4:
+            raise UnlikeError(f"the shape of the mask {mask.value.name!r} is not known")
+        for place, size in enumerate((1,) * (4 - len(shape)) + shape):
+            if size == 1 or total[place] == scores[place]:
+                continue
+            wanted = scores[place]
+            if size != wanted and isinstance(size, int) and isinstance(wanted, int):
+                raise UnlikeError(
+                    f"axis {place} of the mask {mask.value.name!r} is {size}, not {wanted}"
+                )
+            total[place] = size if size == wanted else None
+    return tuple(total)
+
+
+def emit_bias(
+    op: Any, masks: Sequence[Mask], scores: Shape, dtype: ir.DataType, lengths: Lengths
+) -> ir.Value | None:
+    """The sum of all masks in full size over the last two axes; None without masks."""
+    total: ir.Value | None = None
+    for mask in masks:
+        part = _additive(op, mask, dtype, lengths.opset)
+        if total is None:
+            total = part
+        else:
+            shape = bias_shape([Mask(total), Mask(part)], scores)
+            total = typed(op.Add(total, part), part, shape)
+    if total is None:
+        return None
+    shape = bias_shape([Mask(total)], scores)
+    if shape[2:] != scores[2:]:
+        target = op.Concat(
+            op.initializer(ir.tensor(np.array([1, 1], np.int64)), name="ones"),
+            lengths.sequence(op), lengths.total(op), axis=0,
+        )  # fmt: skip
+        total = typed(op.Expand(total, target), total, (*shape[:2], *scores[2:]))
+    return total
+
+
+def _additive(op: Any, mask: Mask, dtype: ir.DataType, opset: int) -> ir.Value:
+    value = mask.value
+    shape = dims(value)
+    if mask.fill is not None:
+        low = _number(op, max(mask.fill, float(np.finfo(dtype.numpy()).min)), dtype)
+        if mask.fill == float("-inf"):
+            low = _number(op, mask.fill, dtype)
+        zero = _number(op, 0.0, dtype)
+        sides = (zero, low) if mask.keep else (low, zero)
+        value = typed(op.Where(value, *sides), zero, shape)
+    elif value.dtype != dtype:
+        value = op.Cast(value, to=dtype)
+        value.dtype, value.shape = dtype, mask.value.shape
+    if mask.factor != 1.0:
+        value = typed(op.Mul(value, _number(op, mask.factor, dtype)), value, shape)
+    missing = 4 - (rank(value) or 0)
+    if missing:
+        value = _unsqueezed(op, value, missing, opset)
+    return value
+
+
+def _unsqueezed(op: Any, value: ir.Value, count: int, opset: int) -> ir.Value:
+    axes = list(range(count))
+    shape = (1,) * count + (dims(value) or ())
+    if opset < 13:
+        return typed(op.Unsqueeze(value, axes=axes), value, shape)
+    places = op.initializer(ir.tensor(np.array(axes, np.int64)), name="axes")
+    return typed(op.Unsqueeze(value, places), value, shape)
+
+
+def _number(op: Any, number: float, dtype: ir.DataType) -> ir.Value:
+    array = np.asarray(number).astype(dtype.numpy())
+    value: ir.Value = op.initializer(ir.Tensor(array, dtype=dtype), name="mask_number")
+    value.dtype, value.shape = dtype, ir.Shape(())
+    return value

@@ -1,0 +1,61 @@
+"""Attention as one operator of ONNX Runtime.
+
+    MatMul(Softmax(scale * q k^T + masks), v)     -> MultiHeadAttention(q, k, v, masks)
+    the same, causal, with keys and values that   -> GroupQueryAttention(q, k, v, past, masks)
+    are appended to a cache
+
+The graph is read in canonical form (`scores.py`, `heads.py`, `grouped.py`, `masks.py`), so that one
+matcher serves every exporter. Masks are handed over as one additive bias; all that the graph says
+about padding stays in it, and the interface of the graph stays as it is: lengths are computed from
+the shapes of inputs, and the caches keep their layout.
+
+GroupQueryAttention is causal by itself. It is only used where the masks provably are as well, so
+that its own mask hides nothing that the graph shows.
+
+Rows that are masked out completely: a boolean mask of -inf makes NaN of them, in the graph as in
+the fused operator, and where the graph guards against that the result is guarded. A mask of a large
+number (-1e4 and below) makes such a row the mean of all values in both.
+
+Refused, each with its reason: scores that are computed otherwise; heads whose number or size is not
+known; masks whose shape is not that of the scores; two caches that do not belong together.
+Subgraphs are rewritten too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+from onnxscript.rewriter.pattern import RewriteRule
+
+from onnxopt.core.errors import InvalidInputError
+from onnxopt.core.passes import RewritePass
+from onnxopt.passes.fusion.attention.operators import GroupQuery, MultiHead, Present
+
+_RULES = {"GroupQueryAttention": GroupQuery, "MultiHeadAttention": MultiHead}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FuseAttention(RewritePass):
+    """Fuses attention into MultiHeadAttention or GroupQueryAttention of ONNX Runtime.
+
+    Attributes:
+        operators: The fused operators that may be used, the preferred one first.
+    """
+
+    name: ClassVar[str] = "fuse-attention"
+    operators: tuple[str, ...] = ("GroupQueryAttention", "MultiHeadAttention")
+
+    def __post_init__(self) -> None:
+        """Checks the names of the operators."""
+        for operator in self.operators:
+            if operator not in _RULES:
+                raise InvalidInputError(
+                    f"fuse-attention: {operator!r} is none of {', '.join(_RULES)}"
+                )
+
+    def rules(self) -> Sequence[RewriteRule]:
+        """One rule for each operator, and one for the caches that they append to."""
+        rules = [_RULES[operator].rule(f"attention-{operator}") for operator in self.operators]
+        return [*rules, Present.rule()]
