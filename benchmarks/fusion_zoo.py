@@ -314,8 +314,16 @@ def main() -> None:
                     with guard:
                         export(family, exporter, attention, path)
                     print(path.name, "ok", flush=True)
-                except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError,
-                        AssertionError, torch.onnx.errors.OnnxExporterError) as error:
+                except (
+                    RuntimeError,
+                    ValueError,
+                    TypeError,
+                    AttributeError,
+                    KeyError,
+                    IndexError,
+                    AssertionError,
+                    torch.onnx.errors.OnnxExporterError,
+                ) as error:
                     failed.write_text(f"{type(error).__name__}: {error}"[:2000], encoding="utf-8")
                     print(path.name, "failed", str(error)[:150].replace("\n", " "), flush=True)
 

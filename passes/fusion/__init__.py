@@ -1,7 +1,8 @@
-"""Fusions into standard ONNX operators, valid on every runtime."""
+"""Fusions into standard ONNX operators and, for attention, into those of ONNX Runtime."""
 
 from __future__ import annotations
 
+from onnxopt.passes.fusion.attention import FoldQueryGroups, FuseAttention, FuseRotaryEmbedding
 from onnxopt.passes.fusion.clips import MergeClips
 from onnxopt.passes.fusion.conv_arithmetic import FuseConvArithmetic
 from onnxopt.passes.fusion.conv_batch_norm import FuseConvBatchNorm
@@ -15,6 +16,8 @@ from onnxopt.passes.fusion.rms_norm import FuseRMSNorm
 from onnxopt.passes.fusion.scales import FuseScales
 
 __all__ = [
+    "FoldQueryGroups",
+    "FuseAttention",
     "FuseConvArithmetic",
     "FuseConvBatchNorm",
     "FuseGelu",
@@ -23,6 +26,7 @@ __all__ = [
     "FuseMatMulAdd",
     "FusePads",
     "FuseRMSNorm",
+    "FuseRotaryEmbedding",
     "FuseScales",
     "MergeClips",
     "SumResiduals",

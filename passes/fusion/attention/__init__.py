@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from onnxopt.passes.fusion.attention.fuse import FuseAttention
+from onnxopt.passes.fusion.attention.query_groups import FoldQueryGroups
+from onnxopt.passes.fusion.attention.rotary import FuseRotaryEmbedding
 
-__all__ = ["FuseAttention"]
+__all__ = ["FoldQueryGroups", "FuseAttention", "FuseRotaryEmbedding"]

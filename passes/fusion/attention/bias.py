@@ -2,8 +2,8 @@
 
     [batch or 1, heads or 1, sequence, time]
 
-Boolean masks become `Where(keep, 0, fill)`. What is the same for every layer is computed once: equal
-nodes are merged by `EliminateCommonSubexpressions`.
+Boolean masks become `Where(keep, 0, fill)`. What is the same for every layer is computed once:
+equal nodes are merged by `EliminateCommonSubexpressions`.
 """
 
 from __future__ import annotations
@@ -54,12 +54,10 @@ def emit_bias(
     """The sum of all masks in full size over the last two axes; None without masks."""
     total: ir.Value | None = None
     for mask in masks:
-        part = _additive(op, mask, dtype, lengths.opset)
-        if total is None:
-            total = part
-        else:
-            shape = bias_shape([Mask(total), Mask(part)], scores)
-            total = typed(op.Add(total, part), part, shape)
+        part = additive(op, mask, dtype, lengths.opset)
+        if total is not None:
+            part = typed(op.Add(total, part), part, sum_shape(total, part))
+        total = part
     if total is None:
         return None
     shape = bias_shape([Mask(total)], scores)
@@ -72,7 +70,18 @@ def emit_bias(
     return total
 
 
-def _additive(op: Any, mask: Mask, dtype: ir.DataType, opset: int) -> ir.Value:
+def sum_shape(one: ir.Value, other: ir.Value) -> Shape | None:
+    """The shape of the sum of two masks of rank 4; None where a size is not known."""
+    first, second = dims(one), dims(other)
+    if first is None or second is None:
+        return None
+    return tuple(
+        a if b == 1 else b if a == 1 or a == b else None for a, b in zip(first, second, strict=True)
+    )
+
+
+def additive(op: Any, mask: Mask, dtype: ir.DataType, opset: int) -> ir.Value:
+    """A mask as what is added to the scores, of rank 4."""
     value = mask.value
     shape = dims(value)
     if mask.fill is not None:

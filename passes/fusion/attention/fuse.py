@@ -33,7 +33,7 @@ from onnxopt.core.errors import InvalidInputError
 from onnxopt.core.passes import RewritePass
 from onnxopt.passes.fusion.attention.operators import GroupQuery, MultiHead, Present
 
-_RULES = {"GroupQueryAttention": GroupQuery, "MultiHeadAttention": MultiHead}
+_OPERATORS = ("GroupQueryAttention", "MultiHeadAttention")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,20 +42,26 @@ class FuseAttention(RewritePass):
 
     Attributes:
         operators: The fused operators that may be used, the preferred one first.
+        single_prompts: Use GroupQueryAttention although it cannot run a batch larger than 1 that
+            has both several new tokens and a cache; with one new token it runs any batch.
     """
 
     name: ClassVar[str] = "fuse-attention"
-    operators: tuple[str, ...] = ("GroupQueryAttention", "MultiHeadAttention")
+    operators: tuple[str, ...] = _OPERATORS
+    single_prompts: bool = False
 
     def __post_init__(self) -> None:
         """Checks the names of the operators."""
         for operator in self.operators:
-            if operator not in _RULES:
+            if operator not in _OPERATORS:
                 raise InvalidInputError(
-                    f"fuse-attention: {operator!r} is none of {', '.join(_RULES)}"
+                    f"fuse-attention: {operator!r} is none of {', '.join(_OPERATORS)}"
                 )
 
     def rules(self) -> Sequence[RewriteRule]:
         """One rule for each operator, and one for the caches that they append to."""
-        rules = [_RULES[operator].rule(f"attention-{operator}") for operator in self.operators]
-        return [*rules, Present.rule()]
+        rules = {
+            "GroupQueryAttention": GroupQuery.rule("group-query-attention", self.single_prompts),
+            "MultiHeadAttention": MultiHead.rule("multi-head-attention"),
+        }
+        return [*(rules[operator] for operator in self.operators), Present.rule()]

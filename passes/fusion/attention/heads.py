@@ -4,7 +4,7 @@
     merged    [batch, sequence, heads * size]    what fused operators read and projections make
 
     Transpose(0, 2, 1, 3)(Reshape(merged))   is heads, and so is
-    Reshape([batch, heads, ...])(heads3)     with heads3 [batch * heads, sequence, size]
+    a Reshape of [batch * heads, sequence, size], which is heads with the first axes joined.
 
 Where a value is not made from merged ones, nodes are emitted that merge it: a Transpose and a
 Reshape, which the cleanup passes cancel against what is there.
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxopt.graph import symbolic
 from onnxopt.graph.values import dims, ints_attribute, rank
 from onnxopt.passes.cleanup.single_node import producer_of
 
@@ -90,9 +91,7 @@ class Heads:
         return None if shape is None or width < 0 else (shape[0], shape[2], width)
 
 
-def typed(
-    value: ir.Value, like: ir.Value, shape: tuple[int | str | None, ...] | None
-) -> ir.Value:
+def typed(value: ir.Value, like: ir.Value, shape: tuple[int | str | None, ...] | None) -> ir.Value:
     """The new value with the type of another and the given shape, so that later rules see them."""
     value.type = like.type
     value.shape = None if shape is None else ir.Shape(shape)
@@ -120,12 +119,38 @@ def query_heads(value: ir.Value) -> Heads | None:
 def key_heads(value: ir.Value) -> Heads | None:
     """The heads of a key operand `[batch, heads, size, sequence]`, before it was transposed."""
     node = producer_of(value, "Transpose")
-    if node is None or rank(value) != 4 or node.inputs[0] is None:
+    if rank(value) != 4:
         return None
+    if node is None or node.inputs[0] is None:
+        joined = _transposed_joined(value)
+        return None if joined is None else Heads(joined)
     perm = ints_attribute(node, "perm")
     if perm == _SWAP_LAST:
         return Heads(node.inputs[0])
     return Heads(node.inputs[0], split=True) if perm == _SPLIT_TO_TRANSPOSED else None
+
+
+def _transposed_joined(value: ir.Value) -> ir.Value | None:
+    """The x of Reshape(Transpose(Reshape(x, [b * h, t, d]), (0, 2, 1)), [b, h, d, t]).
+
+    Declared outputs may name a sum of symbols in another order: sizes are compared as such.
+    """
+    outer = producer_of(value, "Reshape")
+    transpose = None if outer is None else producer_of(outer.inputs[0], "Transpose")
+    if transpose is None or ints_attribute(transpose, "perm") != (0, 2, 1):
+        return None
+    inner = producer_of(transpose.inputs[0], "Reshape")
+    source = None if inner is None else inner.inputs[0]
+    before, joined, after = dims(source), dims(transpose.inputs[0]), dims(value)
+    if before is None or joined is None or after is None or len(before) != 4 or len(after) != 4:
+        return None
+    pairs = (
+        (before[1], after[1]), (before[2], joined[1]), (before[3], joined[2]),
+        (joined[2], after[2]), (joined[1], after[3]),
+    )  # fmt: skip
+    if all(a is not None and b is not None and symbolic.equal(a, b) for a, b in pairs):
+        return source
+    return None
 
 
 def _is_float(value: ir.Value) -> bool:

@@ -72,6 +72,13 @@ def integers(op: Any, items: Sequence[int]) -> ir.Value:
     return value
 
 
+def scalar(op: Any, item: int) -> ir.Value:
+    """A constant int64 without axes."""
+    value: ir.Value = op.initializer(ir.tensor(np.array(item, np.int64)), name="integer")
+    value.dtype, value.shape = ir.DataType.INT64, ir.Shape([])
+    return value
+
+
 def _integers(value: ir.Value) -> ir.Value:
     value.dtype, value.shape = ir.DataType.INT64, ir.Shape([1])
     return value

@@ -64,22 +64,21 @@ def _adds_causally(value: ir.Value | None, window: Window, factor: float, depth:
         return any(_adds_causally(one, window, factor, depth + 1) for one in node.inputs)
     if node.op_type == "Where":
         condition, first, second = node.inputs
-        for fill, other, keep in ((second, first, True), (first, second, False)):
+        for fill, other, kept in ((second, first, True), (first, second, False)):
             low = number(fill)
             if low is not None and low * factor <= MASKED:
-                return _hides(condition, window, keep=keep) or _adds_causally(
+                return _hides(condition, window, keep=kept) or _adds_causally(
                     other, window, factor, depth + 1
                 )
         return False
     if node.op_type == "Mul":
-        for inverse, low in (node.inputs, node.inputs[::-1]):
-            amount = number(low)
+        for inverse, factored in (node.inputs, node.inputs[::-1]):
+            amount = number(factored)
             difference = producer_of(inverse, "Sub")
             if amount is None or amount * factor > MASKED or difference is None:
                 continue
-            one, keep = difference.inputs
-            if number(one) == 1.0:
-                return _hides(keep, window, keep=True)
+            if number(difference.inputs[0]) == 1.0:
+                return _hides(difference.inputs[1], window, keep=True)
     return False
 
 
@@ -125,7 +124,7 @@ def _counts(value: ir.Value | None, axis: int, start: int | str, window: Window)
         value = node.inputs[0]
     else:
         return False
-    if shape is None or len(shape) < -axis and axis != -1:
+    if shape is None or (len(shape) < -axis and axis != -1):
         return False
     length = window.sequence if axis == -2 else symbolic.add(window.past, window.sequence)
     counted = dims(value)

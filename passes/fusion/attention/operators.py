@@ -2,98 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
-from onnxopt.graph import symbolic
-from onnxopt.graph.values import constant, dims, opset_version
+from onnxopt.graph.values import constant, dims
 from onnxopt.passes.cleanup.single_node import NodeRule, found, no_match, producer_of, refuse
-from onnxopt.passes.fusion.attention.bias import bias_shape, emit_bias
-from onnxopt.passes.fusion.attention.grouped import Cached, cached, ungrouped
-from onnxopt.passes.fusion.attention.heads import Heads, typed
-from onnxopt.passes.fusion.attention.lengths import Lengths, integers
+from onnxopt.passes.fusion.attention.bias import emit_bias
+from onnxopt.passes.fusion.attention.heads import typed
+from onnxopt.passes.fusion.attention.lengths import integers
 from onnxopt.passes.fusion.attention.masks import Window, is_causal
-from onnxopt.passes.fusion.attention.scores import Attention, UnlikeError, read_attention
+from onnxopt.passes.fusion.attention.plan import Plan, axis_size, known_size, plan_of
+from onnxopt.passes.fusion.attention.scores import UnlikeError
 
 DOMAIN = "com.microsoft"
-_HALVES_AND_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _INT32 = ir.DataType.INT32
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Attention with all that a fused operator needs to know.
-
-    Attributes:
-        attention: The canonical form.
-        key: Heads of the key, each once.
-        value: Heads of the value, each once.
-        past: The caches of keys and values; None without them.
-        scores: `(batch, heads, sequence, time)`.
-        lengths: Where sizes come from.
-    """
-
-    attention: Attention
-    key: Heads
-    value: Heads
-    past: tuple[Cached, Cached] | None
-    scores: tuple[int | str | None, ...]
-    lengths: Lengths
-
-    @property
-    def heads(self) -> int:
-        """Query heads."""
-        return _known(self.attention.query, 1)
-
-    @property
-    def key_heads(self) -> int:
-        """Key heads, at most as many."""
-        return _known(self.key, 1)
-
-    @property
-    def new(self) -> tuple[Heads, Heads]:
-        """Keys and values of the new tokens alone."""
-        return (self.key, self.value) if self.past is None else (self.past[0].new, self.past[1].new)
-
-
-def plan_of(node: ir.Node, model: ir.Model) -> Plan | None:
-    """The plan for the attention that ends at a MatMul, or None where there is none.
-
-    Raises:
-        UnlikeError: It is almost attention.
-    """
-    attention = read_attention(node)
-    if attention is None:
-        return None
-    (key, groups), (value, more) = ungrouped(attention.key), ungrouped(attention.value)
-    query, shape, own = attention.query.shape, key.shape, value.shape
-    if query is None or shape is None or own is None:
-        raise UnlikeError("the shapes of query, key and value are not known")
-    if not all(isinstance(size, int) for size in (query[1], shape[1], query[3], shape[3], own[3])):
-        raise UnlikeError("the number of heads or their size is not known")
-    if groups != more or query[1] != _known(key, 1) * groups or shape[1] != own[1]:
-        raise UnlikeError(f"{query[1]} query heads do not share {shape[1]} key heads evenly")
-    if attention.query.value.dtype not in _HALVES_AND_FLOATS or shape[3] != query[3]:
-        raise UnlikeError("the type or the size of the heads is none that fused operators take")
-    caches = cached(key), cached(value)
-    past = None if caches[0] is None or caches[1] is None else (caches[0], caches[1])
-    scores = (query[0], query[1], query[2], _time(key, past))
-    bias_shape(attention.masks, scores)
-    lengths = Lengths(
-        query=_sized(attention.query),
-        key=_sized(key if past is None else past[0].new),
-        past=None if past is None else past[0].past,
-        inputs=[one for one in model.graph.inputs if not one.is_initializer()],
-        opset=opset_version(node, model),
-    )
-    return Plan(attention, key, value, past, scores, lengths)
-
-
-class _AttentionRule(NodeRule):
+class AttentionRule(NodeRule):
     """A rule at the product of probabilities and values."""
 
     def __init__(self, name: str) -> None:
@@ -118,20 +46,32 @@ class _AttentionRule(NodeRule):
         raise NotImplementedError
 
 
-class GroupQuery(_AttentionRule):
-    """Causal attention with a cache becomes GroupQueryAttention."""
+class GroupQuery(AttentionRule):
+    """Causal attention with a cache becomes GroupQueryAttention.
+
+    Its kernels stop at a batch larger than 1 that has both several new tokens and a cache.
+    """
+
+    def __init__(self, name: str, single_prompts: bool) -> None:
+        super().__init__(name)
+        self.single_prompts = single_prompts
 
     def unfit(self, plan: Plan) -> str | None:
         """It is causal by itself, so the masks have to be, and appends to the cache."""
         if plan.past is None:
             return ""
-        past, sequence = _size(plan.past[0].past, 2), plan.scores[2]
+        if plan.scores[0] != 1 and not self.single_prompts:
+            return (
+                "GroupQueryAttention runs no batch of several new tokens behind a cache: "
+                "fix the batch to 1, or allow that with single-prompts=true"
+            )
+        past, sequence = axis_size(plan.past[0].past, 2), plan.scores[2]
         if past is None or sequence is None:
             return "the length of the cache is not known"
         window = Window(past, sequence)
         if not any(is_causal(mask, window) for mask in plan.attention.masks):
             return "the mask is not provably causal, which GroupQueryAttention is"
-        if _known(plan.key, 3) != _known(plan.value, 3):
+        if known_size(plan.key, 3) != known_size(plan.value, 3):
             return "keys and values differ in size"
         return None
 
@@ -170,7 +110,7 @@ class GroupQuery(_AttentionRule):
         return _as_heads(op, outputs[0], plan)
 
 
-class MultiHead(_AttentionRule):
+class MultiHead(AttentionRule):
     """Attention of any kind becomes MultiHeadAttention."""
 
     def unfit(self, plan: Plan) -> str | None:
@@ -256,7 +196,7 @@ def _as_heads(op: Any, merged: ir.Value, plan: Plan) -> ir.Value:
     """The merged output as the heads that the graph goes on with; rows of NaN as zeros."""
     attention = plan.attention
     batch, heads, sequence = plan.scores[:3]
-    size = _known(attention.value, 3)
+    size = known_size(attention.value, 3)
     assert isinstance(heads, int)
     typed(merged, attention.output, (batch, sequence, heads * size))
     if attention.guarded:
@@ -271,30 +211,3 @@ def _as_heads(op: Any, merged: ir.Value, plan: Plan) -> ir.Value:
         (batch, sequence, heads, size),
     )
     return typed(op.Transpose(split, perm=[0, 2, 1, 3]), merged, dims(attention.output))
-
-
-def _known(heads: Heads, axis: int) -> int:
-    shape = heads.shape
-    size = None if shape is None else shape[axis]
-    assert isinstance(size, int)
-    return size
-
-
-def _time(key: Heads, past: tuple[Cached, Cached] | None) -> int | str | None:
-    """Keys in all, by their parts where they have some: outputs are declared with any symbol."""
-    if past is None:
-        return None if key.shape is None else key.shape[2]
-    before, new = _size(past[0].past, 2), past[0].new.shape
-    if before is None or new is None or new[2] is None:
-        return None
-    return symbolic.add(before, new[2])
-
-
-def _size(value: ir.Value, axis: int) -> int | str | None:
-    shape = dims(value)
-    return None if shape is None else shape[axis]
-
-
-def _sized(heads: Heads) -> tuple[ir.Value, int]:
-    """A value with the batch as its first axis, and its axis of time."""
-    return heads.value, 1 if heads.split else 2

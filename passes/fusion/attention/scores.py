@@ -2,10 +2,10 @@
 
     softmax(factor * (q k^T) * ... + masks) v
 
-From the second MatMul back to the first one the walk passes, in any order and number, what exporters
-put there: Identity, Cast, Dropout, a guard against NaN around the Softmax, Mul and Div by a number,
-Add of a mask or bias, Where with a number for what is masked out, the capping of scores
-`c * tanh(s / c)`, and Reshapes of the leading axes. Behind the first MatMul a number may be
+From the second MatMul back to the first one the walk passes, in any order and number, what
+exporters put there: Identity, Cast, Dropout, a guard against NaN around the Softmax, Mul and Div by
+a number, Add of a mask or bias, Where with a number for what is masked out, and the capping of
+scores `c * tanh(s / c)`. Behind the first MatMul a number may be
 multiplied to the query, to the key, or its root to both. All of that becomes one scale, one list of
 masks and the operands with their heads.
 """
