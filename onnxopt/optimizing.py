@@ -23,7 +23,7 @@ from onnxopt.graph.input_shapes import fix_input_shapes
 from onnxopt.graph.known_operators import unknown_operators
 from onnxopt.graph.mapped import release_weights
 from onnxopt.graph.saving import check_target, save_model
-from onnxopt.presets import cleanup
+from onnxopt.presets import cleanup, fast
 from onnxopt.targets import Target, as_target
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def optimize(
     output: PathLike | None = None,
     *,
     passes: str | Sequence[AnyPass | Repeat] | None = None,
+    standard_operators: bool = False,
     opset: int | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     inputs: Any = None,
@@ -70,7 +71,9 @@ def optimize(
             as it is.
         output: Where to write the result; None to only return it. May be the input's own path.
         passes: Passes as text (`"fold-constants,remove-unused"`) or as objects; by default the
-            preset that cleans up and fuses into standard operators.
+            preset that cleans up and uses the operators that are fast on the target.
+        standard_operators: By default the target's own fused operators (domain com.microsoft) are
+            used where they pay; True keeps to standard operators, which run everywhere.
         opset: Raise the default domain to this version first.
         input_shapes: Input name to the shape to fix it to.
         inputs: Data for the parity run, by input name or as the path of a .npz file; synthesized
@@ -102,7 +105,7 @@ def optimize(
     run = _Run(
         model=model,
         output=output,
-        passes=_passes(passes, opset, aim),
+        passes=_passes(passes, opset, aim, standard=standard_operators),
         target=aim,
         input_shapes=input_shapes,
         inputs=inputs,
@@ -249,13 +252,17 @@ def _original_and_copy(
 
 
 def _passes(
-    passes: str | Sequence[AnyPass | Repeat] | None, opset: int | None, target: Target
+    passes: str | Sequence[AnyPass | Repeat] | None,
+    opset: int | None,
+    target: Target,
+    *,
+    standard: bool,
 ) -> list[AnyPass | Repeat]:
     from onnxopt.passes import PASSES, parse_passes
 
     chosen: list[AnyPass | Repeat]
     if passes is None:
-        chosen = list(cleanup(target))
+        chosen = list(cleanup(target) if standard else fast(target))
     elif isinstance(passes, str):
         chosen = list(parse_passes(passes, PASSES))
     else:

@@ -34,6 +34,7 @@ PASSES: tuple[type[Pass], ...] = (
     cleanup.RemoveTrainingMode,
     cleanup.MergeTransposes,
     cleanup.RemoveUnused,
+    fusion.FuseAttention,
     fusion.MergeClips,
     fusion.FuseConvArithmetic,
     fusion.FuseConvBatchNorm,
@@ -44,6 +45,8 @@ PASSES: tuple[type[Pass], ...] = (
     fusion.FusePads,
     fusion.SumResiduals,
     fusion.FuseRMSNorm,
+    fusion.FoldQueryGroups,
+    fusion.FuseRotaryEmbedding,
     fusion.FuseScales,
     quantization.QuantizeWeights,
 )

@@ -32,6 +32,12 @@ from onnxopt.cli.options import (
     "(`onnxopt passes` lists them).",
 )
 @click.option(
+    "--standard-operators",
+    is_flag=True,
+    help="Keep to standard operators; by default those of ONNX Runtime (com.microsoft) are used "
+    "where they are faster on the target.",
+)
+@click.option(
     "--opset",
     type=click.IntRange(min=7),
     metavar="N",
@@ -71,6 +77,7 @@ def command(
     model: Path,
     output: Path | None,
     passes: str | None,
+    standard_operators: bool,
     opset: int | None,
     input_shapes: tuple[str, ...],
     inputs: str | None,
@@ -98,6 +105,7 @@ def command(
                 model,
                 output or _beside(model),
                 passes=passes,
+                standard_operators=standard_operators,
                 opset=opset,
                 input_shapes=shapes,
                 inputs=inputs,

@@ -1,0 +1,126 @@
+"""FuseAttention: every spelling, caches, mutations that still fuse, and refusals with reasons."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from helpers.attention import (
+    BATCHES,
+    BETWEEN,
+    KEYS,
+    MASKS,
+    SCALES,
+    SIZES,
+    Spelling,
+    attention_model,
+)
+from helpers.rewriting import assert_refuses, assert_rewrites
+
+from onnxopt.core.errors import InvalidInputError
+from onnxopt.passes.fusion.attention.fuse import FuseAttention
+
+MULTI = FuseAttention(operators=("MultiHeadAttention",))
+GROUPED = FuseAttention(single_prompts=True)
+
+
+def fused(spelling: Spelling, pass_: FuseAttention = MULTI, rewrites: int = 1) -> None:
+    """One fused operator stands for the attention, which computes the same."""
+    sizes = SIZES if pass_ is GROUPED else BATCHES
+    model = attention_model(spelling)
+    tolerance = 2e-3 if spelling.dtype == "float16" else 1e-5
+    assert_rewrites(
+        pass_, model, expect=None, rewrites=rewrites, rtol=tolerance, atol=tolerance, sizes=sizes,
+        check=False,
+    )  # fmt: skip
+    operators = [node.op_type for node in model.graph]
+    assert "Softmax" not in operators
+    assert sum(node.domain == "com.microsoft" for node in model.graph) == 1
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("mask", MASKS)
+def test_attention_is_fused_when_scale_and_mask_are_anywhere(scale: str, mask: str) -> None:
+    fused(Spelling(scale=scale, mask=mask))
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+@pytest.mark.parametrize("key", KEYS)
+def test_attention_is_fused_when_nodes_are_between_and_keys_take_detours(
+    between: str, key: str
+) -> None:
+    fused(Spelling(between=between, key=key, mask="added"))
+
+
+@pytest.mark.parametrize("mask", ["added", "kept", "dropped"])
+def test_rows_without_keys_are_zeros_when_the_graph_guards_against_nan(mask: str) -> None:
+    fused(Spelling(guard="isnan", mask=mask, empty_rows=True))
+
+
+def test_half_precision_is_fused() -> None:
+    fused(Spelling(dtype="float16", mask="added"))
+
+
+@pytest.mark.parametrize(
+    ("scale", "mask"), list(itertools.product(["scores", "both"], ["added", "kept", "dropped"]))
+)
+@pytest.mark.parametrize("key_heads", [1, 2, 4])
+def test_cache_is_fused_when_the_mask_is_causal(scale: str, mask: str, key_heads: int) -> None:
+    fused(Spelling(past=True, scale=scale, mask=mask, key_heads=key_heads), GROUPED, rewrites=3)
+
+
+@pytest.mark.parametrize("repeat", ["expand", "tile", "concat"])
+def test_repeated_keys_are_read_through(repeat: str) -> None:
+    fused(Spelling(past=True, mask="added", key_heads=2, repeat=repeat), GROUPED, rewrites=3)
+
+
+def test_cache_goes_to_multi_head_attention_when_a_batch_of_prompts_is_possible() -> None:
+    fused(Spelling(past=True, mask="added"), FuseAttention(), rewrites=3)
+
+
+def test_cache_goes_to_multi_head_attention_when_the_mask_is_not_causal() -> None:
+    fused(Spelling(past=True, mask="added", causal=False), GROUPED, rewrites=3)
+
+
+def test_grouped_keys_are_refused_when_a_batch_of_prompts_is_possible() -> None:
+    model = attention_model(Spelling(past=True, mask="added", key_heads=2))
+    assert_refuses(FuseAttention(), model, "single-prompts=true")
+
+
+def test_grouped_keys_are_fused_when_the_batch_is_one() -> None:
+    fused(
+        Spelling(past=True, mask="added", key_heads=2, batch="1"),
+        FuseAttention(),
+        rewrites=3,
+    )
+
+
+def test_grouped_keys_are_refused_when_the_mask_is_not_causal() -> None:
+    model = attention_model(Spelling(past=True, mask="added", key_heads=2, causal=False))
+    assert_refuses(GROUPED, model, "not provably causal")
+
+
+def test_probabilities_stay_when_they_are_an_output() -> None:
+    output = ", float[N,4,S,S] weights"
+    model = attention_model(Spelling(output=output))
+    assert_rewrites(
+        MULTI, model, expect=None, rewrites=1, rtol=1e-5, atol=1e-5, sizes=BATCHES, check=False
+    )
+    assert "Softmax" in [node.op_type for node in model.graph]
+
+
+def test_new_cache_stays_a_concat_when_it_is_read_elsewhere() -> None:
+    spelling = Spelling(
+        past=True, mask="added", tail="more = Relu(pr_k)", output=", float[N,4,T,8] more"
+    )
+    model = attention_model(spelling)
+    result = assert_rewrites(
+        FuseAttention(), model, expect=None, rewrites=2, rtol=1e-5, atol=1e-5, sizes=BATCHES,
+        check=False,
+    )  # fmt: skip
+    assert "read elsewhere" in result.refusals[0].reason
+
+
+def test_unknown_operators_are_refused_by_name() -> None:
+    with pytest.raises(InvalidInputError, match="'Attention' is none of GroupQueryAttention"):
+        FuseAttention(operators=("Attention",))
