@@ -29,6 +29,23 @@ def visit(
     inputs: Sequence[Fact | None],
 ) -> Sequence[Fact]:
     """Sweeps over the subgraphs of a node and gives the facts of its outputs."""
+    results = [value for graph in graphs for value in graph.outputs]
+    for value in results:
+        inference.said.setdefault(value, value.shape)
+    facts = _visit(inference, node, graphs, inputs)
+    for value in results:
+        # What a loop without iterations gives has the shape that its body declares.
+        if value.shape is None and value.producer() is not None:
+            value.shape = inference.said[value]
+    return facts
+
+
+def _visit(
+    inference: Inference,
+    node: ir.Node,
+    graphs: Sequence[ir.Graph],
+    inputs: Sequence[Fact | None],
+) -> Sequence[Fact]:
     op_type = "" if node.domain else node.op_type
     if op_type == "If":
         return _visit_if(inference, graphs, len(node.outputs))

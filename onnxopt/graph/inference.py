@@ -60,6 +60,8 @@ class Inference:
         if "ai.onnx" in opsets:
             opsets.setdefault("", opsets["ai.onnx"])
         self.opset = opsets.get("", 1)
+        # Shapes that results of subgraphs had at first.
+        self.said: dict[ir.Value, ir.Shape | None] = {}
         self.values = KnownValues(self.facts, self.symbols, self.opset)
         self._schemas = SchemaTypes(opsets)
 

@@ -54,10 +54,10 @@ class ReferenceRuns:
             if self._plan.data:
                 self._run_data(session, see)
             else:
-                trials = run_plan(session, self._plan)
+                trials = run_plan(session, self._plan, self.outputs)
                 self._synthesized, self.notes = trials.sets, trials.notes
-                for one, outputs in zip(trials.sets, trials.outputs, strict=True):
-                    self._keep(one, outputs, trials.seconds / len(trials.sets))
+                self.descriptions = [one.description for one in trials.sets]
+                self._seconds = [trials.seconds / len(trials.sets)] * len(trials.sets)
         except CannotRunError as error:
             advice = "" if self._plan.data else "; give data (--inputs) or shapes (--input-shape)"
             raise InvalidInputError(
@@ -93,11 +93,8 @@ class ReferenceRuns:
                 outputs = session.run_whole(one.feeds)
             except CannotRunError as error:
                 raise CannotRunError(f"at {one.description}: {error.reason}") from error
-            self._keep(one, session.trimmed(outputs, one.feeds), time.perf_counter() - start)
+            self.outputs.append(session.trimmed(outputs, one.feeds))
+            self.descriptions.append(one.description)
+            self._seconds.append(time.perf_counter() - start)
             if see is not None:
                 see(outputs)
-
-    def _keep(self, one: InputSet, outputs: dict[str, Any], seconds: float) -> None:
-        self.descriptions.append(one.description)
-        self.outputs.append(outputs)
-        self._seconds.append(seconds)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-_MOST_BYTES_IN_MEMORY = 128 << 20
+_MOST_BYTES_IN_MEMORY = 64 << 20
 
 
 class Spool:
@@ -58,4 +58,5 @@ class _OnDisk:
         self._path = path
 
     def read(self) -> Any:
-        return np.load(self._path)
+        # Mapped: its pages are given back when something else needs the memory.
+        return np.load(self._path, mmap_mode="r")

@@ -19,6 +19,7 @@ from onnxopt.runtime.axes import AxisKind
 from onnxopt.runtime.filling import Variant
 from onnxopt.runtime.inputs import InputPlan, InputSet
 from onnxopt.runtime.session import CannotRunError, Session
+from onnxopt.runtime.spooling import Spool
 
 # Usual sizes first. Where the wanted ones fail they are mostly too small: audio windows, images.
 _LADDERS: Mapping[AxisKind, tuple[int, ...]] = {
@@ -70,12 +71,13 @@ def run_sets(session: Session, sets: Sequence[InputSet]) -> Trials:
     return Trials(tuple(sets), tuple(outputs), seconds=time.perf_counter() - start)
 
 
-def run_plan(session: Session, plan: InputPlan) -> Trials:
+def run_plan(session: Session, plan: InputPlan, spool: Spool | None = None) -> Trials:
     """Runs a model on planned inputs at sizes that it accepts.
 
     Args:
         session: The model.
         plan: How to make its inputs.
+        spool: Takes the results, and the trials have none, so that large ones are not all in memory.
 
     Returns:
         At least one run.
@@ -85,13 +87,14 @@ def run_plan(session: Session, plan: InputPlan) -> Trials:
     """
     if plan.refusal:
         raise CannotRunError(plan.refusal)
-    search = _Search(session, plan)
+    search = _Search(session, plan, [] if spool is None else spool)
     for run in range(plan.sets):
         if search.seconds > _LONG_RUN_SECONDS:
             search.skipped = plan.sets - run
             break
         search.add_run(run)
-    return Trials(tuple(search.sets), tuple(search.outputs), tuple(search.notes()), search.seconds)
+    outputs = () if isinstance(search.outputs, Spool) else tuple(search.outputs)
+    return Trials(tuple(search.sets), outputs, tuple(search.notes()), search.seconds)
 
 
 class _Search:
@@ -104,9 +107,11 @@ class _Search:
         skipped: Runs left out because they take long.
     """
 
-    def __init__(self, session: Session, plan: InputPlan) -> None:
+    def __init__(
+        self, session: Session, plan: InputPlan, outputs: list[dict[str, Any]] | Spool
+    ) -> None:
         self.sets: list[InputSet] = []
-        self.outputs: list[dict[str, Any]] = []
+        self.outputs = outputs
         self.seconds = 0.0
         self.skipped = 0
         self._session = session
@@ -116,6 +121,7 @@ class _Search:
         self._hints: list[int] = []
         self._first_failure = ""
         self._variants: tuple[Variant, ...] = ("", *plan.variants)
+        self._nan_kept = False
         self._attempts = 0
         self._deadline = time.perf_counter() + _MOST_SECONDS
 
@@ -217,13 +223,15 @@ class _Search:
             return False
         best = min(ran, key=lambda one: one[0])
         kept = [best]
-        if ran[0][0] and not any(map(_count_nan, self.outputs)):
+        if ran[0][0] and not self._nan_kept:
             # Where NaN comes up is worth a comparison as well.
+            self._nan_kept = True
             kept += [] if best is ran[0] else [ran[0]]
             if best[0]:
                 self._variants = self._variants[:1]  # no other way helps
-        self.sets += [one for _, one, _ in kept]
-        self.outputs += [outputs for *_, outputs in kept]
+        for _, one, outputs in kept:
+            self.sets.append(one)
+            self.outputs.append(outputs)
         return True
 
     def _learn(self, reason: str, sizes: Mapping[str, int]) -> None:

@@ -60,6 +60,21 @@ def test_loop_forgets_the_shape_that_its_body_changes() -> None:
     assert inference.dims(model.graph[0].outputs[0]) is None
 
 
+def test_result_of_a_body_keeps_its_declared_shape_when_none_is_known() -> None:
+    """ONNX Runtime gives a loop without iterations a result of that shape."""
+    model = parse_model(
+        """g (int64 n, bool c, float[1] x) => (float[1] y, float[K,1] z)
+        { y, z = Loop (n, c, x) <body = b (int64 i, bool go, float[1] a)
+            => (bool again, float[1] d, float[1] e)
+            { again = Identity(go) o = Constant<value_ints=[0]>() f = Reshape(i, o)
+              u = Constant<value_ints=[-1]>() g = Reshape(i, u)
+              s = Slice(a, o, g) d = Add(a, s) e = Identity(d) }> }"""
+    )
+    infer_model(model)
+    body = model.graph[0].attributes["body"].as_graph()
+    assert body.outputs[2].shape == ir.Shape([1])
+
+
 def test_scan_slices_its_inputs_and_stacks_its_outputs() -> None:
     model = parse_model(
         """g (float[B] h, float[T,B] x) => (float[B] y, float[T,B,1] z)
