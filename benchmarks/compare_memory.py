@@ -2,7 +2,7 @@
 
     python benchmarks/compare_memory.py [--gigabytes 2] [--commands compare diagnose]
 
-Models: gigabytes of external weights against a copy, against one with a wrong bias at the end, and a
+Models: gigabytes of external weights against a copy, against one with a wrong bias, and a
 small model whose outputs take 64, 128 and 192 MB. Prints seconds, peak memory and what is allowed.
 """
 

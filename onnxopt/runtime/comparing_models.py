@@ -88,6 +88,12 @@ class Comparing:
         except CannotRunError as error:
             reasons: tuple[str, ...] = (f"the second model does not run: {error.reason}",)
             return self._result(reasons, (), start)
+        found = [one for each in differences.values() for one in each]
+        if not any(one.elements or one.broken for one in found):
+            raise InvalidInputError(
+                "nothing can be compared: no output has any entries on these inputs; give larger "
+                "ones (--inputs)"
+            )
         outputs = self._judged(differences)
         failed = [o for o in outputs if o.parity.complaint]
         failed.sort(key=lambda o: -o.parity.difference.relative / o.parity.tolerance.relative)

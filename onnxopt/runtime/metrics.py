@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxopt.core.errors import InvalidInputError
-from onnxopt.runtime.user_functions import USER_ERRORS, find_function, names_function
+from onnxopt.runtime.user_functions import find_function, names_function, user_code
 
 Metric = Callable[[NDArray[Any], NDArray[Any]], float]
 
@@ -137,13 +137,9 @@ def score(name: str, metric: Metric, predictions: NDArray[Any], labels: NDArray[
         raise InvalidInputError(
             f"{name} needs labels of shape {list(predictions.shape[:-1])}, not {list(labels.shape)}"
         )
-    try:
+    shapes = f"predictions {list(predictions.shape)} and labels {list(labels.shape)}"
+    with user_code(f"metric {name} fails on {shapes}"):
         return float(metric(predictions, labels))
-    except USER_ERRORS as error:
-        raise InvalidInputError(
-            f"metric {name} fails on predictions {list(predictions.shape)} and labels "
-            f"{list(labels.shape)}: {error}"
-        ) from error
 
 
 def _same(predictions: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:

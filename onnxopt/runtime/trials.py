@@ -77,7 +77,7 @@ def run_plan(session: Session, plan: InputPlan, spool: Spool | None = None) -> T
     Args:
         session: The model.
         plan: How to make its inputs.
-        spool: Takes the results, and the trials have none, so that large ones are not all in memory.
+        spool: Takes the results, so that large ones are not all in memory; the trials have none.
 
     Returns:
         At least one run.

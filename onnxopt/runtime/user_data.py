@@ -100,6 +100,8 @@ def _from_function(
 
 
 def _checked(data: Mapping[str, Any], inputs: Mapping[str, ir.Value], source: str) -> UserData:
+    if not data and inputs:
+        raise InvalidInputError(f"{source}: holds no arrays; the inputs are {', '.join(inputs)}")
     unknown = [name for name in data if name not in inputs]
     if unknown:
         raise InvalidInputError(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxopt.core.errors import InvalidInputError
+from onnxopt.core.errors import InvalidInputError, OnnxOptError
 from onnxopt.runtime.user_files import NpzFile
 
 # What a function yields beyond this goes to a temporary folder.
@@ -33,10 +33,8 @@ def find_function(text: str) -> Callable[..., Any]:
         InvalidInputError: There is no such module or function.
     """
     place, _, name = text.rpartition(":")
-    try:
+    with user_code(f"{text}: cannot import {place}"):
         module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
-    except (ImportError, OSError, SyntaxError) as error:
-        raise InvalidInputError(f"{text}: cannot import {place}: {error}") from error
     function = getattr(module, name, None)
     if not callable(function):
         raise InvalidInputError(f"{text}: {place} has no function {name!r}")
@@ -52,27 +50,53 @@ def call_data_function(function: Callable[[], Any], source: str) -> Iterator[Map
     """
     spool = _Spool()
     found = 0
-    try:
+    with user_code(f"{source}: failed"):
         given = function()
-        for one in [given] if isinstance(given, Mapping) else given:
-            if not isinstance(one, Mapping):
-                raise InvalidInputError(
-                    f"{source}: has to yield dicts of arrays by input name, not "
-                    f"{type(one).__name__}"
-                )
-            found += 1
-            yield spool.keep(one)
-    except USER_ERRORS as error:
-        raise InvalidInputError(f"{source}: failed: {type(error).__name__}: {error}") from error
+        sets = iter([given] if isinstance(given, Mapping) else given)
+    while True:
+        with user_code(f"{source}: failed"):
+            one = next(sets, None)
+        if one is None:
+            break
+        if not isinstance(one, Mapping):
+            raise InvalidInputError(
+                f"{source}: has to yield dicts of arrays by input name, not {type(one).__name__}"
+            )
+        found += 1
+        with user_code(f"{source}: failed"):
+            kept = spool.keep(one)
+        yield kept
     if not found:
         raise InvalidInputError(f"{source}: yields no inputs")
 
 
-# What code of the user's may raise; what ends the process goes on.
+# What other code is known to raise; see `user_code` for code that may raise anything.
 USER_ERRORS = (
     *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, ImportError),
     *(LookupError, MemoryError, NameError, OSError, RuntimeError, TypeError, ValueError),
 )
+
+
+class user_code:  # noqa: N801  (reads as a statement)
+    """A context in which code of the user's runs: whatever it raises becomes one line.
+
+    Its exceptions may be of any class, and leaving the process would pass for a verdict. An
+    interruption goes on.
+
+    Args:
+        what: What the line begins with.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (Exception, SystemExit)) and not isinstance(error, OnnxOptError):
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InvalidInputError(f"{self._what}: {reason}") from error
 
 
 class _Spool:

@@ -7,6 +7,7 @@ import pytest
 
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.runtime.inputs import plan_inputs
+from onnxopt.runtime.user_data import read_user_data
 from onnxopt.runtime.user_functions import names_function
 
 MODEL = ir.from_proto(
@@ -94,3 +95,29 @@ def test_functions_that_give_something_else_are_named(function, message: str):
     with pytest.raises(InvalidInputError, match=message) as caught:
         feeds(function)
     assert "\n" not in str(caught.value)
+
+
+class _UnusualError(Exception):
+    """No error class of Python's own."""
+
+
+@pytest.mark.parametrize("error", [_UnusualError("mine"), StopIteration(), SystemExit(3)])
+def test_whatever_a_function_raises_is_one_line(error):
+    def raising():
+        raise error
+
+    def late():
+        yield {"x": np.ones((2, 4), np.float32)}
+        raise _UnusualError("mine")
+
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["N", 4]))
+    for function in (raising, late):
+        with pytest.raises(InvalidInputError, match=f"{function.__name__}: failed: "):
+            read_user_data(function, {"x": x})
+
+
+def test_a_file_without_arrays_is_refused(tmp_path):
+    np.savez(tmp_path / "empty.npz")
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["N", 4]))
+    with pytest.raises(InvalidInputError, match="holds no arrays; the inputs are x"):
+        read_user_data(tmp_path / "empty.npz", {"x": x})
