@@ -49,6 +49,8 @@ PASSES: tuple[type[Pass], ...] = (
     fusion.FuseRotaryEmbedding,
     fusion.FuseScales,
     quantization.QuantizeWeights,
+    quantization.QuantizeDynamic,
+    quantization.InsertQdq,
 )
 
 __all__ = ["PASSES", "find_pass", "parse_passes"]
