@@ -134,10 +134,13 @@ def _print(result: BenchmarkResult, verbose: bool) -> None:
 
     settings = result.settings
     threads = settings["threads"] or "default"
+    sessions, rounds = (
+        f"{settings[what]} {what[:-1]}{'s' * (settings[what] > 1)}"
+        for what in ("sessions", "rounds")
+    )
     click.echo(
         f"{result.inputs}; {settings['provider']}, threads {threads}, "
-        f"optimization {settings['optimization']}; {settings['sessions']} sessions a model, "
-        f"{settings['rounds']} rounds"
+        f"optimization {settings['optimization']}; {sessions} a model, {rounds}"
     )
     rows = []
     for model in result.models:

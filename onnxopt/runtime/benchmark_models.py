@@ -135,10 +135,10 @@ class Bench:
             self.settings.seconds,
             self.settings.sessions,
         )
-        if count < min(self.settings.sessions, 3):
+        if count < min(self.settings.sessions, 3) and len(self.models) > 1:
             self.notes.append(
-                f"{count} sessions a model (large or slow): the interval assumes that sessions "
-                "differ by 2 %"
+                f"{count} session{'s' * (count > 1)} a model (large or slow): the interval "
+                "assumes that sessions differ by 2 %"
             )
         return count
 

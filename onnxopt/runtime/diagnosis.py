@@ -160,7 +160,7 @@ class _Verdict:
         if not self._failed:
             outputs = f"{len(self.outputs)} output" + "s" * (len(self.outputs) != 1)
             sets = f"{self._sets} input set" + "s" * (self._sets != 1)
-            return "same", f"{outputs} agree on {sets}, beyond the noise of the first model"
+            return "same", f"{outputs} on {sets} within the noise of the first model"
         worst = self._failed[0]
         if budget is None or worst.difference.broken:
             return "different", f"output {worst.name!r}: {worst.complaint}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxopt.runtime.comparison import Difference
@@ -72,7 +73,7 @@ class PairedValues:
         return {name: max(one[self.likes[name]], other[name]) for name in names}
 
     def compare(self, names: Sequence[str]) -> Arrays:
-        """Compares values in `totals`; those of another shape are no pairs and are forgotten.
+        """Compares values in `totals`; those that are no arrays of one shape are forgotten.
 
         Returns:
             The original's values under the names of the second model.
@@ -85,7 +86,9 @@ class PairedValues:
         originals = {name: before[self.likes[name]] for name in names}
         after = self.other.fetch(names, self.feeds)
         for name in names:
-            if originals[name].shape != after[name].shape:
+            # Sequences and maps, as of ai.onnx.ml, have no numbers of their own.
+            arrays = isinstance(originals[name], np.ndarray) and isinstance(after[name], np.ndarray)
+            if not arrays or originals[name].shape != after[name].shape:
                 self.forget(name)
                 del originals[name]
             else:

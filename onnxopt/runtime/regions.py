@@ -97,6 +97,8 @@ def cut(model: ir.Model, targets: Collection[str], known: Collection[str] = ()) 
             remove_node(node)
     graph.inputs.extend(value for value in fed if value.uses())
     for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_input() and not value.is_graph_output():
+        if not value.uses() and not value.is_graph_output():
+            if value.is_graph_input():  # ONNX Runtime would miss what it has dropped
+                graph.inputs.remove(value)
             del graph.initializers[name]
     return clone

@@ -74,6 +74,9 @@ def replay(
         CannotRunError: ONNX Runtime refuses the part of the model.
     """
     known = {v.name or "": v for r in regions for v in r.frontier if v.name in originals}
+    for name, value in known.items():
+        if value.type is None:  # of an operator that nobody can infer; it is fed, so it needs one
+            value.type = ir.TensorType(ir.DataType.from_numpy(originals[name].dtype))
     given = {name: _as_type(originals[name], value) for name, value in known.items()}
     too_large = {name for name, array in given.items() if _overflows(originals[name], array)}
     regions = [
