@@ -22,23 +22,38 @@ LAYERS = 12
 KEY_HEADS = 4
 HEAD_SIZE = 64
 VOCABULARY = 32000
-ENTRIES = [f"{layer}.{part}" for layer in range(LAYERS) for part in ("key", "value")]
 
-INPUTS = {
-    "input_ids": Input("int64", ("batch", "sequence"), "tokens", VOCABULARY),
-    "attention_mask": Input("int64", ("batch", "past + sequence"), "mask"),
-    "position_ids": Input("int64", ("batch", "sequence"), "positions"),
-} | {
-    f"past_key_values.{entry}": Input("float32", ("batch", KEY_HEADS, "past", HEAD_SIZE))
-    for entry in ENTRIES
-}
-OUTPUTS: dict[str, tuple[int | str, ...]] = {"logits": ("batch", "sequence", VOCABULARY)} | {
-    f"present.{entry}": ("batch", KEY_HEADS, "past + sequence", HEAD_SIZE) for entry in ENTRIES
-}
+Outputs = dict[str, tuple[int | str, ...]]
 
 
-def create() -> nn.Module:
-    """The untrained decoder, with all its inputs and outputs as plain tensors."""
+def signature(
+    layers: int, key_heads: int, head_size: int, vocabulary: int
+) -> tuple[dict[str, Input], Outputs]:
+    """Inputs and outputs of a decoder with a cache."""
+    entries = [f"{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
+    inputs = {
+        "input_ids": Input("int64", ("batch", "sequence"), "tokens", vocabulary),
+        "attention_mask": Input("int64", ("batch", "past + sequence"), "mask"),
+        "position_ids": Input("int64", ("batch", "sequence"), "positions"),
+    } | {
+        f"past_key_values.{entry}": Input("float32", ("batch", key_heads, "past", head_size))
+        for entry in entries
+    }
+    outputs: Outputs = {"logits": ("batch", "sequence", vocabulary)} | {
+        f"present.{entry}": ("batch", key_heads, "past + sequence", head_size) for entry in entries
+    }
+    return inputs, outputs
+
+
+INPUTS, OUTPUTS = signature(LAYERS, KEY_HEADS, HEAD_SIZE, VOCABULARY)
+
+
+def create(**options: Any) -> nn.Module:
+    """An untrained decoder, with all its inputs and outputs as plain tensors.
+
+    Args:
+        options: Of `LlamaConfig`, in the place of those of the reference model.
+    """
     from torch import nn
     from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
     from transformers.integrations.executorch import sdpa_mask_without_vmap
@@ -48,15 +63,16 @@ def create() -> nn.Module:
     attention = "sdpa_without_vmap"
     ALL_MASK_ATTENTION_FUNCTIONS.register(attention, sdpa_mask_without_vmap)
     ALL_ATTENTION_FUNCTIONS.register(attention, ALL_ATTENTION_FUNCTIONS["sdpa"])
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=1024,
-        intermediate_size=2816,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=16,
-        num_key_value_heads=KEY_HEADS,
-        tie_word_embeddings=True,
-    )
+    chosen = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 1024,
+        "intermediate_size": 2816,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 16,
+        "num_key_value_heads": KEY_HEADS,
+        "tie_word_embeddings": True,
+    } | options
+    config = LlamaConfig(**chosen)
     model = LlamaForCausalLM(config)
     model.config._attn_implementation = attention
 
