@@ -1,0 +1,263 @@
+"""`quantize_weights`: 4- and 8-bit weights for models that decode tokens, as one function."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import onnx_ir as ir
+
+from onnxopt.core.errors import InvalidInputError
+from onnxopt.core.passes import Refusal
+from onnxopt.graph.accepting import accepted_model
+from onnxopt.graph.blocks import BlockEncoding
+from onnxopt.graph.cost import model_tensors
+from onnxopt.graph.loading import load_model
+from onnxopt.graph.saving import check_target, save_model
+from onnxopt.passes.quantization.weight_only import (
+    SMALLEST_WEIGHT,
+    STANDARD_OPSET,
+    Format,
+    excluded,
+    replace_weights,
+    round_to_nearest,
+)
+from onnxopt.passes.quantization.weight_sites import RULE, WeightSite, find_sites
+from onnxopt.weight_report import WeightRecord, WeightReport
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from onnxopt.graph.block_weights import BlockWeights
+    from onnxopt.weight_solving import Solver
+
+Algorithm = Literal["rtn", "mse", "hqq", "gptq", "awq"]
+PathLike = str | os.PathLike[str]
+
+ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
+DEFAULT_MEMORY = 1 << 30
+_FROM_DATA = ("gptq", "awq")
+_CHOICES = (4, 8)
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightResult:
+    """A model with quantized weights, and the record of how it came about.
+
+    Attributes:
+        model: The model; its integers are computed when they are read.
+        report: What became of every weight.
+    """
+
+    model: ir.Model
+    report: WeightReport
+
+
+def quantize_weights(
+    model: PathLike | ir.Model | ModelProto,
+    output: PathLike | None = None,
+    *,
+    bits: int | Literal["auto"] = 4,
+    average_bits: float = 5.0,
+    block_size: int = 32,
+    symmetric: bool = False,
+    algorithm: Algorithm = "rtn",
+    act_order: bool = True,
+    format: Format = "operators",
+    accuracy_level: int = 4,
+    overrides: Mapping[str, int] | None = None,
+    exclude: Sequence[str] = (),
+    smallest: int = SMALLEST_WEIGHT,
+    data: Any = None,
+    tokenizer: PathLike | None = None,
+    samples: int | None = 128,
+    max_memory: int = DEFAULT_MEMORY,
+    external_data: bool | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> WeightResult:
+    """Stores weights of MatMul, Gemm and Gather in 4 or 8 bits.
+
+    Args:
+        model: Path of an ONNX file, or a model in memory, which is left as it is.
+        output: Where to write the result; None to only return it.
+        bits: 4, 8, or "auto": 8 for the weights whose rounding costs the output most.
+        average_bits: What "auto" may spend per weight.
+        block_size: Weights that share a scale: a power of two from 16 on, or 0 for a whole channel.
+        symmetric: No zero points.
+        algorithm: "rtn", "mse" and "hqq" look at the weights alone; "gptq" and "awq" at data, too.
+        act_order: GPTQ rounds the most important rows first.
+        format: "operators" of com.microsoft, or "standard" ones of opset 21, to which the model is
+            raised.
+        accuracy_level: What MatMulNBits may compute in: 0 float32, 4 int8 activations.
+        overrides: Pattern of names to the bits of these weights.
+        exclude: Patterns of names to leave alone.
+        smallest: Weights of fewer elements are left alone.
+        data: Calibration data (see `calibration.data`), for "gptq", "awq" and bits "auto".
+        tokenizer: A folder with a tokenizer.json, for text.
+        samples: Use no more input sets than this.
+        max_memory: Bytes for activations and what is kept of them.
+        external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
+        progress: Told what is done, how many steps of it, and of how many.
+
+    Raises:
+        OnnxOptError: The model cannot be read, an option does not fit, or the result cannot be
+            written; nothing half-written is left.
+    """
+    if algorithm not in ALGORITHMS:
+        raise InvalidInputError(f"the algorithms are {', '.join(ALGORITHMS)}, not {algorithm!r}")
+    if data is None and algorithm in _FROM_DATA:
+        raise InvalidInputError(
+            f"algorithm {algorithm} needs calibration data (a few texts or samples); mse does not"
+        )
+    if data is None and bits == "auto":
+        raise InvalidInputError("bits auto needs calibration data: it measures what rounding costs")
+    report = WeightReport(source=os.fspath(model) if isinstance(model, (str, os.PathLike)) else "")
+    with _phase(report, "load"):
+        work = (
+            load_model(model)
+            if isinstance(model, (str, os.PathLike))
+            else accepted_model(model).clone()
+        )
+        if output is not None:
+            check_target(work, output)
+        if format == "standard" and work.opset_imports.get("", 1) < STANDARD_OPSET:
+            from onnxopt.passes.cleanup.opset import ConvertOpset
+
+            ConvertOpset(version=STANDARD_OPSET)(work)
+    report.bytes_before = _weight_bytes(work)
+    encoding = BlockEncoding(
+        4 if bits == "auto" else bits,
+        block_size,
+        symmetric,
+        "mse" if algorithm == "gptq" or algorithm == "awq" else algorithm,
+    )
+    sites, report.refusals = find_sites(work, smallest)
+    encodings = {}
+    for site in sites:
+        if excluded(site.name, exclude):
+            report.refusals.append(Refusal(RULE, site.name, "it is excluded"))
+        else:
+            encodings[site] = _overridden(site, encoding, overrides or {})
+    computes: dict[WeightSite, Callable[[], BlockWeights]] = {}
+    with _phase(report, "calibrate"):
+        if encodings and data is not None and (algorithm in _FROM_DATA or bits == "auto"):
+            fixed = {s for s in encodings if _named(s, overrides or {})}
+            solver = _solver(
+                work, encodings, data, tokenizer, samples, max_memory, report, progress
+            )
+            if bits == "auto":
+                _choose_bits(solver, encodings, fixed, average_bits)
+            if algorithm == "gptq":
+                computes = solver.gptq(act_order=act_order)
+            elif algorithm == "awq":
+                computes = solver.awq()
+    done, refused = replace_weights(
+        work,
+        encodings,
+        format=format,
+        accuracy_level=accuracy_level,
+        solver=lambda site, wanted: _compute(computes, site, wanted),
+    )
+    report.refusals += refused
+    report.bytes_after = _weight_bytes(work)
+    if output is not None:
+        with _phase(report, "save"):
+            save_model(work, output, external_data=external_data)
+        report.output = os.fspath(Path(output))
+    for site, weight in done.items():
+        found = weight.outcome
+        report.weights.append(
+            WeightRecord(
+                site.name,
+                site.kind,
+                site.shape,
+                weight.encoding.bits,
+                weight.encoding.block_for(site.length) if block_size else 0,
+                algorithm if site in computes or algorithm not in _FROM_DATA else "mse",
+                None if found is None else found.relative_error,
+                int(site.tensor.nbytes),
+                weight.nbytes,
+            )
+        )
+    return WeightResult(work, report)
+
+
+def _compute(
+    computes: Mapping[WeightSite, Callable[[], BlockWeights]],
+    site: WeightSite,
+    encoding: BlockEncoding,
+) -> Callable[[], BlockWeights]:
+    return computes.get(site) or round_to_nearest(site, encoding)
+
+
+def _solver(
+    model: ir.Model,
+    encodings: Mapping[WeightSite, BlockEncoding],
+    data: Any,
+    tokenizer: PathLike | None,
+    samples: int | None,
+    max_memory: int,
+    report: WeightReport,
+    progress: Callable[[str, int, int], None] | None,
+) -> Solver:
+    from onnxopt.calibration.data import open_data
+    from onnxopt.graph.inference import infer_model
+    from onnxopt.weight_solving import Solver
+
+    infer_model(model)
+    found = open_data(data, model, tokenizer=tokenizer, limit=samples)
+    report.notes += found.notes
+    told = None if progress is None else lambda done, all_: progress("calibrate", done, all_)
+    return Solver(model, encodings, found, max_memory=max_memory, progress=told)
+
+
+def _choose_bits(
+    solver: Solver,
+    encodings: dict[WeightSite, BlockEncoding],
+    fixed: set[WeightSite],
+    average_bits: float,
+) -> None:
+    """Gives 8 bits to the weights where they save the most error per bit, within the budget."""
+    few, many = _CHOICES
+    costs = solver.sensitivities(_CHOICES)
+    total = sum(site.tensor.size for site in encodings)
+    left = average_bits * total - sum(e.bits * s.tensor.size for s, e in encodings.items())
+    gains = {
+        site: (errors[few] - errors[many]) / site.tensor.size
+        for site, errors in costs.items()
+        if site not in fixed
+    }
+    for site in sorted(gains, key=lambda one: -gains[one]):
+        extra = (many - few) * site.tensor.size
+        if extra <= left:
+            encodings[site] = dataclasses.replace(encodings[site], bits=many)
+            left -= extra
+
+
+def _named(site: WeightSite, overrides: Mapping[str, int]) -> bool:
+    return any(excluded(site.name, (pattern,)) for pattern in overrides)
+
+
+def _overridden(
+    site: WeightSite, encoding: BlockEncoding, overrides: Mapping[str, int]
+) -> BlockEncoding:
+    for pattern, bits in overrides.items():
+        if excluded(site.name, (pattern,)):
+            return dataclasses.replace(encoding, bits=bits)
+    return encoding
+
+
+def _weight_bytes(model: ir.Model) -> int:
+    return sum({id(t): int(t.nbytes) for t in model_tensors(model).values()}.values())
+
+
+@contextmanager
+def _phase(report: WeightReport, name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    report.seconds[name] = round(time.perf_counter() - start, 4)
