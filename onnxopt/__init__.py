@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from onnxopt.graph.saving import save_model as save
     from onnxopt.optimizing import Result as Result
     from onnxopt.optimizing import optimize as optimize
+    from onnxopt.weight_quantizing import quantize_weights as quantize_weights
 
 __version__ = "0.1.0"
 
@@ -47,6 +48,7 @@ _EXPORTS = {
     "export": ("onnxopt.export.exporting", "export"),
     "load": ("onnxopt.graph.loading", "load_model"),
     "optimize": ("onnxopt.optimizing", "optimize"),
+    "quantize_weights": ("onnxopt.weight_quantizing", "quantize_weights"),
     "save": ("onnxopt.graph.saving", "save_model"),
 }
 
@@ -66,6 +68,7 @@ __all__ = [
     "export",
     "load",
     "optimize",
+    "quantize_weights",
     "save",
 ]
 
