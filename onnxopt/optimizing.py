@@ -286,7 +286,7 @@ def _check_parity(prover: Prover, result: ir.Model | Path, report: Report) -> No
             message = f"the result is not at parity: {error}; leave passes out with --passes"
             raise ParityError(message, report, crashed=True) from error
     report.parity = {**found.to_dict(), "summary": found.summary()}
-    report.notes += found.notes
+    report.notes += [note for note in found.notes if note not in report.notes]
     if found.status == "failed":
         raise ParityError(f"the result is not at parity: {found.reasons[0]}", report)
 
