@@ -22,7 +22,7 @@ from onnxscript.rewriter.pattern import MatchResult, RewriteRule
 
 from onnxopt.core.passes import RewritePass
 from onnxopt.graph.values import dims, opset_version
-from onnxopt.passes.cleanup.single_node import NodeRule, no_match, producer_of
+from onnxopt.passes.cleanup.single_node import NodeRule, found, no_match, producer_of
 
 _BROADCASTING = (
     *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "Mod", "Where"),
@@ -45,8 +45,6 @@ class RemoveBroadcastExpands(RewritePass):
 class _Operand(NodeRule):
     """An operand that is expanded for nothing."""
 
-    _inputs: tuple[ir.Value | None, ...] = ()
-
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         """Looks for the first such operand."""
         node = context.root
@@ -57,15 +55,14 @@ class _Operand(NodeRule):
             inputs = list(node.inputs)
             inputs[index] = expand.inputs[0]
             if _same_result(node, index, inputs):
-                self._inputs = tuple(inputs)
-                return MatchResult()
+                return found(inputs=tuple(inputs))
         return no_match()
 
-    def rewrite(self, op: Any, root: ir.Value) -> Any:
+    def rewrite(self, op: Any, root: ir.Value, inputs: tuple[ir.Value | None, ...]) -> Any:
         """The same operator on the value before the Expand."""
         node = root.producer()
         assert node is not None
-        return op.op(self.op_type, *self._inputs, **node.attributes)
+        return op.op(self.op_type, *inputs, **node.attributes)
 
 
 def _same_result(node: ir.Node, index: int, inputs: Sequence[ir.Value | None]) -> bool:

@@ -31,7 +31,14 @@ from onnxscript.rewriter.pattern import MatchResult, RewriteRule
 
 from onnxopt.core.passes import RewritePass
 from onnxopt.graph.values import constant, opset_version, rank
-from onnxopt.passes.cleanup.single_node import NodeRule, has_input, no_match, only_user, refuse
+from onnxopt.passes.cleanup.single_node import (
+    NodeRule,
+    found,
+    has_input,
+    no_match,
+    only_user,
+    refuse,
+)
 
 _CLAMPS = ("Relu", "Clip", "Min", "Max")
 
@@ -104,8 +111,6 @@ def _limit(node: ir.Node, index: int, name: str, default: float) -> float | None
 class _Merge(NodeRule):
     """A clamp on a clamp, or a single one that is a Relu."""
 
-    _found: tuple[Clamp, int]
-
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         node = context.root
         outer = clamp_of(node)
@@ -133,12 +138,11 @@ class _Merge(NodeRule):
             ir.DataType.DOUBLE,
         ):
             return no_match()
-        self._found = (merged, version)
-        return MatchResult()
+        return found(parts=(merged, version))
 
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value:
+    def rewrite(self, op: Any, root: ir.Value, parts: tuple[Clamp, int]) -> ir.Value:
         """One Relu or Clip."""
-        clamp, version = self._found
+        clamp, version = parts
         dtype = clamp.x.dtype
         assert dtype is not None
         limits = {"min": clamp.low, "max": clamp.high}

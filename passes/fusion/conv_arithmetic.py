@@ -37,7 +37,14 @@ from onnxscript.rewriter.pattern import MatchResult, RewriteRule
 
 from onnxopt.core.passes import RewritePass
 from onnxopt.graph.values import constant, dims, opset_version, rank
-from onnxopt.passes.cleanup.single_node import NodeRule, no_match, only_user, producer_of, refuse
+from onnxopt.passes.cleanup.single_node import (
+    NodeRule,
+    found,
+    no_match,
+    only_user,
+    producer_of,
+    refuse,
+)
 from onnxopt.passes.fusion.linear import (
     Float64,
     Linear,
@@ -114,8 +121,6 @@ def _as_affine(
 class _AfterLinear(NodeRule):
     """`Linear(x) * s`, `/ s`, `+ t`, `- t` and `t - Linear(x)`."""
 
-    _found: tuple[Linear, Float64 | None, Float64 | None]
-
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         node = context.root
         operands = _operands(node)
@@ -143,20 +148,19 @@ class _AfterLinear(NodeRule):
         reason = "" if affine[0] is None else shared_weight(linear, node)
         if reason:
             return refuse(reason, node)
-        self._found = (linear, *affine)
-        return MatchResult()
+        return found(parts=(linear, *affine))
 
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value | MatchResult:
+    def rewrite(
+        self, op: Any, root: ir.Value, parts: tuple[Linear, Float64 | None, Float64 | None]
+    ) -> ir.Value | MatchResult:
         """The linear node with new constants."""
-        linear, scale, shift = self._found
+        linear, scale, shift = parts
         y = after(op, linear, scale, shift)
         return refuse(y, linear.node) if isinstance(y, str) else y
 
 
 class _BeforeLinear(NodeRule):
     """`Linear(x * s)`, `Linear(x / s)` and, without padding, `Conv(x + t)`, `Conv(x - t)`."""
-
-    _found: tuple[Linear, ir.Value, Float64 | None, Float64 | None]
 
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         node = context.root
@@ -187,12 +191,16 @@ class _BeforeLinear(NodeRule):
         reason = "" if scale is None else shared_weight(linear, node)
         if reason:
             return refuse(reason, node)
-        self._found = (linear, operands.data, scale, shift)
-        return MatchResult()
+        return found(parts=(linear, operands.data, scale, shift))
 
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value | MatchResult:
+    def rewrite(
+        self,
+        op: Any,
+        root: ir.Value,
+        parts: tuple[Linear, ir.Value, Float64 | None, Float64 | None],
+    ) -> ir.Value | MatchResult:
         """The linear node with new constants, on what was scaled or shifted before."""
-        linear, x, scale, shift = self._found
+        linear, x, scale, shift = parts
         y = before(op, linear, x, scale, shift)
         return refuse(y, linear.node) if isinstance(y, str) else y
 

@@ -34,6 +34,7 @@ from onnxopt.core.passes import RewritePass
 from onnxopt.graph.values import constant, constant_ints, dims, int_attribute, opset_version, rank
 from onnxopt.passes.cleanup.single_node import (
     NodeRule,
+    found,
     ints_parameter,
     no_match,
     only_user,
@@ -143,8 +144,6 @@ def _axis_before_layout(node: ir.Node, axis: int) -> int | None:
 class _AfterLinear(NodeRule):
     """`BatchNormalization(Linear(x))`, a layout operation between them allowed."""
 
-    _found: tuple[Linear, ir.Node | None, _Affine]
-
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         node = context.root
         layout = producer_of(node.inputs[0], *_LAYOUT)
@@ -174,12 +173,13 @@ class _AfterLinear(NodeRule):
         shared = shared_weight(linear, node)
         if shared:
             return refuse(shared, node)
-        self._found = (linear, layout, affine)
-        return MatchResult()
+        return found(parts=(linear, layout, affine))
 
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value | MatchResult:
+    def rewrite(
+        self, op: Any, root: ir.Value, parts: tuple[Linear, ir.Node | None, _Affine]
+    ) -> ir.Value | MatchResult:
         """The linear node with new constants, and the layout operation again."""
-        linear, layout, affine = self._found
+        linear, layout, affine = parts
         y = after(op, linear, affine.scale, affine.shift)
         if isinstance(y, str):
             return refuse(y, linear.node)
@@ -191,8 +191,6 @@ class _AfterLinear(NodeRule):
 
 class _BeforeLinear(NodeRule):
     """`Linear(BatchNormalization(x))`, a Flatten between them allowed."""
-
-    _found: tuple[Linear, ir.Value, ir.Node | None, _Affine]
 
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         node = context.root
@@ -221,12 +219,13 @@ class _BeforeLinear(NodeRule):
         if rest or (repeats != 1 and flatten is None):
             return refuse("the normalized axis is not the one that the node sums over", node)
         affine = _Affine(np.repeat(affine.scale, repeats), np.repeat(affine.shift, repeats), 0.0)
-        self._found = (linear, norm.inputs[0], flatten, affine)
-        return MatchResult()
+        return found(parts=(linear, norm.inputs[0], flatten, affine))
 
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value | MatchResult:
+    def rewrite(
+        self, op: Any, root: ir.Value, parts: tuple[Linear, ir.Value, ir.Node | None, _Affine]
+    ) -> ir.Value | MatchResult:
         """The linear node with new constants, on what was normalized before."""
-        linear, x, flatten, affine = self._found
+        linear, x, flatten, affine = parts
         if flatten is not None:
             flat = flatten.outputs[0]
             x = op.op(flatten.op_type, x, *flatten.inputs[1:], **flatten.attributes)

@@ -38,7 +38,14 @@ from onnxscript.rewriter.pattern import MatchResult, RewriteRule
 
 from onnxopt.core.passes import RewritePass
 from onnxopt.graph.values import constant, opset_version
-from onnxopt.passes.cleanup.single_node import NodeRule, no_match, only_user, producer_of, refuse
+from onnxopt.passes.cleanup.single_node import (
+    NodeRule,
+    found,
+    no_match,
+    only_user,
+    producer_of,
+    refuse,
+)
 from onnxopt.passes.fusion.polynomials import Reader, close
 
 _ERF = (0.0, 1.0 / math.sqrt(2.0))
@@ -106,14 +113,12 @@ class _GeluReader(Reader):
 class _Gelu(NodeRule):
     """`x * (1 + F(p(x))) / 2` with F = Erf or Tanh and a polynomial p."""
 
-    _found: tuple[ir.Value, str, int]
-
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         node = context.root
-        found = _read(root)
-        if found is None:
+        read = _read(root)
+        if read is None:
             return no_match()
-        reader, x, form = found
+        reader, x, form = read
         version = opset_version(node, context.model)
         if version < 20 and (form == "tanh" or _is_what_runtimes_fuse(node, x)):
             return refuse("one Gelu operator needs opset 20 (--opset 20)", node)
@@ -121,12 +126,11 @@ class _Gelu(NodeRule):
             return no_match()
         if not reader.closed(node):
             return refuse("a value inside the Gelu has other users", node)
-        self._found = (x, form, version)
-        return MatchResult()
+        return found(parts=(x, form, version))
 
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value:
+    def rewrite(self, op: Any, root: ir.Value, parts: tuple[ir.Value, str, int]) -> ir.Value:
         """Gelu, or the spelling of it that ONNX Runtime fuses."""
-        x, form, version = self._found
+        x, form, version = parts
         y: ir.Value
         if version >= 20:
             y = op.Gelu(x, approximate=form) if form == "tanh" else op.Gelu(x)

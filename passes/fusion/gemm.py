@@ -40,6 +40,7 @@ from onnxopt.core.passes import RewritePass
 from onnxopt.graph.values import constant, dims, int_attribute, opset_version, rank
 from onnxopt.passes.cleanup.single_node import (
     NodeRule,
+    found,
     has_input,
     no_match,
     only_user,
@@ -68,8 +69,6 @@ class FuseMatMulAdd(RewritePass):
 class _MatMulAdd(NodeRule):
     """`MatMul(a, b) + c`, both orders."""
 
-    _found: tuple[ir.Node, ir.Value]
-
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         add = context.root
         for index in (0, 1):
@@ -83,13 +82,12 @@ class _MatMulAdd(NodeRule):
                 continue
             if any(producer_of(operand, "DequantizeLinear") for operand in matmul.inputs):
                 continue
-            self._found = (matmul, bias)
-            return MatchResult()
+            return found(parts=(matmul, bias))
         return no_match()
 
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value:
+    def rewrite(self, op: Any, root: ir.Value, parts: tuple[ir.Node, ir.Value]) -> ir.Value:
         """One Gemm."""
-        matmul, bias = self._found
+        matmul, bias = parts
         gemm: ir.Value = op.Gemm(*matmul.inputs, bias, _name=matmul.name)
         return gemm
 
@@ -108,11 +106,9 @@ def _is_bias(bias: ir.Value, matmul: ir.Node) -> bool:
 class _TransposedOperand(NodeRule):
     """`Gemm` with an operand out of Transpose."""
 
-    _found: list[tuple[ir.Value, int]]
-
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         node = context.root
-        self._found = []
+        operands: list[tuple[ir.Value, int]] = []
         changed = False
         for operand, flag in zip(node.inputs[:2], ("transA", "transB"), strict=True):
             transposed = int_attribute(node, flag, 0)
@@ -122,14 +118,14 @@ class _TransposedOperand(NodeRule):
                 operand, transposed, changed = transpose.inputs[0], 1 - transposed, True
             if operand is None:
                 return no_match()
-            self._found.append((operand, transposed))
-        return MatchResult() if changed else no_match()
+            operands.append((operand, transposed))
+        return found(parts=operands) if changed else no_match()
 
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value:
+    def rewrite(self, op: Any, root: ir.Value, parts: list[tuple[ir.Value, int]]) -> ir.Value:
         """The Gemm on what was transposed, with the flags turned around."""
         node = root.producer()
         assert node is not None
-        (a, trans_a), (b, trans_b) = self._found
+        (a, trans_a), (b, trans_b) = parts
         attributes: dict[str, Any] = dict(node.attributes) | {"transA": trans_a, "transB": trans_b}
         gemm: ir.Value = op.Gemm(a, b, *node.inputs[2:], **attributes)
         return gemm
@@ -143,8 +139,6 @@ def _swaps(transpose: ir.Node) -> bool:
 class _ConstantFactors(NodeRule):
     """`Gemm` with alpha or beta other than one and constants to fold them into."""
 
-    _found: Linear
-
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         node = context.root
         factors = [node.attributes[name] for name in ("alpha", "beta") if name in node.attributes]
@@ -156,19 +150,16 @@ class _ConstantFactors(NodeRule):
         reason = shared_weight(linear, node)
         if reason:
             return refuse(reason, node)
-        self._found = linear
-        return MatchResult()
+        return found(parts=linear)
 
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value | MatchResult:
+    def rewrite(self, op: Any, root: ir.Value, parts: Linear) -> ir.Value | MatchResult:
         """The Gemm with new constants."""
-        y = after(op, self._found, None, None)
-        return refuse(y, self._found.node) if isinstance(y, str) else y
+        y = after(op, parts, None, None)
+        return refuse(y, parts.node) if isinstance(y, str) else y
 
 
 class _ReshapedGemm(NodeRule):
     """`Reshape(Gemm(Reshape(x), W, c))` that only merges and splits the leading axes."""
-
-    _found: tuple[ir.Value, ir.Node]
 
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         node = context.root
@@ -199,12 +190,11 @@ class _ReshapedGemm(NodeRule):
                 return refuse(reason, node)
         if has_input(gemm, 2) and not _is_vector(gemm.inputs[2], width):
             return no_match()
-        self._found = (x, gemm)
-        return MatchResult()
+        return found(parts=(x, gemm))
 
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value:
+    def rewrite(self, op: Any, root: ir.Value, parts: tuple[ir.Value, ir.Node]) -> ir.Value:
         """MatMul and Add on the unflattened value."""
-        x, gemm = self._found
+        x, gemm = parts
         weight = gemm.inputs[1]
         assert weight is not None
         if int_attribute(gemm, "transB", 0):

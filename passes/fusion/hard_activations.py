@@ -28,7 +28,12 @@ from onnxscript.rewriter.pattern import MatchResult, RewriteRule
 
 from onnxopt.core.passes import RewritePass
 from onnxopt.graph.values import opset_version
-from onnxopt.passes.cleanup.single_node import NodeRule, no_match, refuse
+from onnxopt.passes.cleanup.single_node import (
+    NodeRule,
+    found,
+    no_match,
+    refuse,
+)
 from onnxopt.passes.fusion.clips import clamp_of
 from onnxopt.passes.fusion.polynomials import Reader, close
 
@@ -149,8 +154,6 @@ class _GateReader(Reader):
 class _HardActivation(NodeRule):
     """A gate, or x times a gate, whose factors multiply to one."""
 
-    _found: tuple[_Gate, bool]
-
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         node = context.root
         reader = _GateReader()
@@ -171,12 +174,11 @@ class _HardActivation(NodeRule):
             return no_match()
         if not reader.closed(node):
             return refuse("a value inside the activation has other users", node)
-        self._found = (gate, single)
-        return MatchResult()
+        return found(parts=(gate, single))
 
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value:
+    def rewrite(self, op: Any, root: ir.Value, parts: tuple[_Gate, bool]) -> ir.Value:
         """HardSwish, HardSigmoid or x * HardSigmoid."""
-        gate, single = self._found
+        gate, single = parts
         if gate.swish and single:
             swish: ir.Value = op.HardSwish(gate.x)
             return swish

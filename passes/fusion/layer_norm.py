@@ -34,6 +34,7 @@ from onnxopt.core.passes import RewritePass
 from onnxopt.graph.values import constant, opset_version, rank, static_dims
 from onnxopt.passes.cleanup.single_node import (
     NodeRule,
+    found,
     has_input,
     no_match,
     only_user,
@@ -104,8 +105,6 @@ def _emit(op: Any, found: _Found, name: str | None) -> ir.Value:
 class _Core(NodeRule):
     """`(x - mean(x)) / sqrt(mean((x - mean(x))^2) + e)`."""
 
-    _found: _Found
-
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         node = context.root
         quotient = read_quotient(node)
@@ -123,18 +122,15 @@ class _Core(NodeRule):
             return refuse("the normalized size is not known", node)
         if not closed([*quotient.nodes, mean, sub], node):
             return refuse("a value inside the normalization has other users", node)
-        self._found = _Found(x, count, shape, quotient.below.epsilon)
-        return MatchResult()
+        return found(parts=_Found(x, count, shape, quotient.below.epsilon))
 
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value:
+    def rewrite(self, op: Any, root: ir.Value, parts: _Found) -> ir.Value:
         """LayerNormalization with a scale of ones."""
-        return _emit(op, self._found, root.name)
+        return _emit(op, parts, root.name)
 
 
 class _TakesIn(NodeRule):
     """A vector behind LayerNormalization: `* g` without a scale, `+ b` without a bias."""
-
-    _found: tuple[ir.Node, ir.Value]
 
     def fits(self, norm: ir.Node) -> bool:
         """True if the LayerNormalization has no such vector yet."""
@@ -151,8 +147,7 @@ class _TakesIn(NodeRule):
                 continue
             if not only_user(normalized):
                 return refuse("the normalized value has other users", node)
-            self._found = (norm, vector)
-            return MatchResult()
+            return found(parts=(norm, vector))
         return no_match()
 
 
@@ -163,9 +158,9 @@ class _Scale(_TakesIn):
         ones = constant(norm.inputs[1])
         return not has_input(norm, 2) and ones is not None and bool(np.all(ones == 1))
 
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value:
+    def rewrite(self, op: Any, root: ir.Value, parts: tuple[ir.Node, ir.Value]) -> ir.Value:
         """LayerNormalization with the scale inside."""
-        norm, vector = self._found
+        norm, vector = parts
         scale = _as_vector(op, vector, norm)
         y: ir.Value = op.LayerNormalization(norm.inputs[0], scale, **norm.attributes)
         return y
@@ -177,9 +172,9 @@ class _Bias(_TakesIn):
     def fits(self, norm: ir.Node) -> bool:
         return not has_input(norm, 2)
 
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value:
+    def rewrite(self, op: Any, root: ir.Value, parts: tuple[ir.Node, ir.Value]) -> ir.Value:
         """LayerNormalization with the bias inside."""
-        norm, vector = self._found
+        norm, vector = parts
         bias = _as_vector(op, vector, norm)
         y: ir.Value = op.LayerNormalization(*norm.inputs[:2], bias, **norm.attributes)
         return y
@@ -213,27 +208,24 @@ def _as_vector(op: Any, vector: ir.Value, norm: ir.Node) -> ir.Value:
 class _ScaledFirst(NodeRule):
     """`x * r + (b - mean(x) * r)` with `r = g / sqrt(mean((x - mean(x))^2) + e)`."""
 
-    _found: _Found
-
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         node = context.root
-        parts = _scaled_first(node)
-        if parts is None:
+        read = _scaled_first(node)
+        if read is None:
             return no_match()
-        found, nodes = parts
+        parts, nodes = read
         if opset_version(node, context.model) < 17:
             return refuse("LayerNormalization needs opset 17 (--opset 17)", node)
-        vectors = [vector for vector in (found.scale, found.bias) if vector is not None]
-        if any(static_dims(vector) != found.shape for vector in vectors):
+        vectors = [vector for vector in (parts.scale, parts.bias) if vector is not None]
+        if any(static_dims(vector) != parts.shape for vector in vectors):
             return refuse("scale and bias are not vectors of the normalized size", node)
         if not closed(nodes, node):
             return refuse("a value inside the normalization has other users", node)
-        self._found = found
-        return MatchResult()
+        return found(parts=parts)
 
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value:
+    def rewrite(self, op: Any, root: ir.Value, parts: _Found) -> ir.Value:
         """LayerNormalization with scale and bias."""
-        return _emit(op, self._found, root.name)
+        return _emit(op, parts, root.name)
 
 
 def _scaled_first(root: ir.Node) -> tuple[_Found, list[ir.Node]] | None:

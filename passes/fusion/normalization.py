@@ -18,6 +18,7 @@ from onnxscript.rewriter.pattern import MatchResult
 from onnxopt.graph.values import constant, int_attribute, rank, static_dims
 from onnxopt.passes.cleanup.single_node import (
     NodeRule,
+    found,
     ints_parameter,
     no_match,
     only_user,
@@ -184,8 +185,6 @@ class NormalizationCasts(NodeRule):
 
     norm_type: ClassVar[str]
 
-    _found: tuple[ir.Node, ir.Value]
-
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         """Looks for the Cast to float and for vectors that are exact in 16 bit."""
         node = context.root
@@ -199,12 +198,11 @@ class NormalizationCasts(NodeRule):
         for vector in norm.inputs[1:]:
             if _narrow(vector, x.dtype) is None:
                 return refuse("scale or bias would not be exact in 16 bit", node)
-        self._found = (norm, x)
-        return MatchResult()
+        return found(parts=(norm, x))
 
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value:
+    def rewrite(self, op: Any, root: ir.Value, parts: tuple[ir.Node, ir.Value]) -> ir.Value:
         """The normalization on the 16-bit values."""
-        norm, x = self._found
+        norm, x = parts
         inputs: list[ir.Value] = [x]
         for vector in norm.inputs[1:]:
             narrow = _narrow(vector, x.dtype)

@@ -34,7 +34,14 @@ from onnxscript.rewriter.pattern import MatchResult, RewriteRule
 
 from onnxopt.core.passes import RewritePass
 from onnxopt.graph.values import constant, dims, opset_version
-from onnxopt.passes.cleanup.single_node import NodeRule, no_match, only_user, producer_of, refuse
+from onnxopt.passes.cleanup.single_node import (
+    NodeRule,
+    found,
+    no_match,
+    only_user,
+    producer_of,
+    refuse,
+)
 from onnxopt.passes.fusion.linear import FLOATS
 from onnxopt.passes.fusion.normalization import (
     NormalizationCasts,
@@ -65,8 +72,6 @@ class FuseRMSNorm(RewritePass):
 class _Quotient(NodeRule):
     """`x / sqrt(mean(x^2) + e)`."""
 
-    _found: tuple[Quotient, int | None, tuple[int, ...]]
-
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         node = context.root
         quotient = read_quotient(node)
@@ -86,12 +91,13 @@ class _Quotient(NodeRule):
             return refuse("there is no epsilon, and without one runtimes do not fuse it", node)
         if not closed(quotient.nodes, node):
             return refuse("a value inside the normalization has other users", node)
-        self._found = (quotient, count if version >= 23 else None, shape or ())
-        return MatchResult()
+        return found(parts=(quotient, count if version >= 23 else None, shape or ()))
 
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value:
+    def rewrite(
+        self, op: Any, root: ir.Value, parts: tuple[Quotient, int | None, tuple[int, ...]]
+    ) -> ir.Value:
         """RMSNormalization with a scale of ones, or the parts that ONNX Runtime fuses."""
-        quotient, count, shape = self._found
+        quotient, count, shape = parts
         x = quotient.x
         dtype = x.dtype
         assert dtype is not None
@@ -119,8 +125,6 @@ class _Quotient(NodeRule):
 class _Scale(NodeRule):
     """`RMSNormalization(x, ones) * g`."""
 
-    _found: tuple[ir.Node, ir.Value]
-
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         node = context.root
         for normalized, scale in (node.inputs, node.inputs[::-1]):
@@ -132,13 +136,12 @@ class _Scale(NodeRule):
                 continue
             if norm.inputs[0] is None or scale.dtype != norm.inputs[0].dtype:
                 continue
-            self._found = (norm, scale)
-            return MatchResult()
+            return found(parts=(norm, scale))
         return no_match()
 
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value:
+    def rewrite(self, op: Any, root: ir.Value, parts: tuple[ir.Node, ir.Value]) -> ir.Value:
         """RMSNormalization with the scale inside."""
-        norm, scale = self._found
+        norm, scale = parts
         y: ir.Value = op.RMSNormalization(norm.inputs[0], scale, **norm.attributes)
         return y
 

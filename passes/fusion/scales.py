@@ -25,7 +25,14 @@ from onnxscript.rewriter.pattern import MatchResult, RewriteRule
 
 from onnxopt.core.passes import RewritePass
 from onnxopt.graph.values import constant, rank
-from onnxopt.passes.cleanup.single_node import NodeRule, no_match, only_user, producer_of, refuse
+from onnxopt.passes.cleanup.single_node import (
+    NodeRule,
+    found,
+    no_match,
+    only_user,
+    producer_of,
+    refuse,
+)
 from onnxopt.passes.fusion.linear import Linear, after, linear_producer, shared_weight
 
 _LAYOUT = ("Transpose", "Reshape", "Unsqueeze", "Squeeze")
@@ -48,8 +55,6 @@ class FuseScales(RewritePass):
 class _Scale(NodeRule):
     """A number on the end of a chain that starts at a linear node."""
 
-    _found: tuple[Linear, list[_Step], float]
-
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         node = context.root
         data, number = node.inputs[:2]
@@ -63,19 +68,20 @@ class _Scale(NodeRule):
         factor = float(array.reshape(-1)[0])
         if not np.isfinite(factor) or factor == 0:
             return no_match()
-        found = _source(data, through_product=True)
-        if found is None or not found[1]:
+        source = _source(data, through_product=True)
+        if source is None or not source[1]:
             return no_match()
-        linear, path = found
+        linear, path = source
         reason = shared_weight(linear, node)
         if reason:
             return refuse(reason, node)
-        self._found = (linear, path, 1.0 / factor if node.op_type == "Div" else factor)
-        return MatchResult()
+        return found(parts=(linear, path, 1.0 / factor if node.op_type == "Div" else factor))
 
-    def rewrite(self, op: Any, root: ir.Value) -> ir.Value | MatchResult:
+    def rewrite(
+        self, op: Any, root: ir.Value, parts: tuple[Linear, list[_Step], float]
+    ) -> ir.Value | MatchResult:
         """The linear node with scaled constants, and all steps again."""
-        linear, path, factor = self._found
+        linear, path, factor = parts
         y = after(op, linear, np.asarray(factor), None)
         if isinstance(y, str):
             return refuse(y, linear.node)

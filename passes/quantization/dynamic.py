@@ -10,7 +10,8 @@
 The operators are com.microsoft's, in the form that ONNX Runtime's CPU provider runs fastest: bias
 and scales are applied where the integers leave the registers, and an activation that several
 products read is quantized once (from opset 11 on). Needs no calibration data, and its ranges are
-exact. Works in subgraphs. Weights are stored once, also if several nodes share them, and no float original stays.
+exact. Works in subgraphs. Weights are stored once, also if several nodes share them, and no float
+original stays.
 
 Conv is never touched: ConvInteger, the only dynamic form of it, is slower than float. Refused, with
 the reason: weights that are computed, of other types or ranks; products too small to pay; LSTMs
