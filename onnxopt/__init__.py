@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from onnxopt.graph.saving import save_model as save
     from onnxopt.optimizing import Result as Result
     from onnxopt.optimizing import optimize as optimize
+    from onnxopt.quantizing import quantize as quantize
     from onnxopt.weight_quantizing import quantize_weights as quantize_weights
 
 __version__ = "0.1.0"
@@ -49,6 +50,7 @@ _EXPORTS = {
     "load": ("onnxopt.graph.loading", "load_model"),
     "optimize": ("onnxopt.optimizing", "optimize"),
     "quantize_weights": ("onnxopt.weight_quantizing", "quantize_weights"),
+    "quantize": ("onnxopt.quantizing", "quantize"),
     "save": ("onnxopt.graph.saving", "save_model"),
 }
 
@@ -68,6 +70,7 @@ __all__ = [
     "export",
     "load",
     "optimize",
+    "quantize",
     "quantize_weights",
     "save",
 ]

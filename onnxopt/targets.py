@@ -46,6 +46,11 @@ class Target:
         """The given instruction set, or this machine's."""
         return self.isa or detect_isa()
 
+    @property
+    def eight_bit_products_saturate(self) -> bool:
+        """True if its 8-bit kernels add two products in 16 bits, so that weights need 7 bits."""
+        return self.instruction_set in ("generic", "avx2", "avx512")
+
     def __str__(self) -> str:
         """The target as `--target` takes it."""
         options = {"threads": self.threads, "isa": self.isa}

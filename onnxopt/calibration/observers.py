@@ -29,6 +29,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 DEFAULT_PERCENTILE = 99.999
 # Shares of the full range that are tried as clipped ranges, for entropy and mse.
 _SHARES = np.geomspace(0.02, 1.0, 48)
+_MOST_VALUES = 2048
 _EPSILON = 1e-9
 
 
@@ -85,10 +86,14 @@ def _searched(statistics: Statistics, encoding: Encoding, loss: _Loss) -> Range:
 
 
 def _occupied(statistics: Statistics) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Values and their counts, few enough to try many ranges on."""
     histogram = statistics.histogram
-    occupied = histogram.counts > 0
-    centers = histogram.centers[occupied].astype(np.float32)
-    return centers, histogram.counts[occupied].astype(np.float64)
+    occupied = np.flatnonzero(histogram.counts)
+    centers, counts = histogram.centers[occupied], histogram.counts[occupied].astype(np.float64)
+    groups = (occupied - occupied[0]) * _MOST_VALUES // (occupied[-1] - occupied[0] + 1)
+    weights = np.bincount(groups, counts).astype(np.float64)
+    means = np.bincount(groups, counts * centers) / np.maximum(weights, 1)
+    return means[weights > 0].astype(np.float32), weights[weights > 0]
 
 
 def squared_error(

@@ -1,0 +1,158 @@
+"""`onnxopt quantize IN`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxopt.cli.options import input_shape_option, output_options, parse_input_shapes
+
+_TYPES = click.Choice(["int8", "uint8", "int16", "uint16"])
+
+
+@click.command("quantize")
+@click.argument("model", type=click.Path(path_type=Path), metavar="IN")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="Where to write the result; IN with .int8 before its suffix by default.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["auto", "dynamic", "static"]),
+    default="auto",
+    show_default=True,
+    help="dynamic: weights are integers, ranges of activations are found in every run. static: "
+    "ranges come from --calibration. auto: all forms that make sense here, measured.",
+)
+@click.option(
+    "--calibration",
+    metavar="DATA",
+    help="A .npz, a folder of .npz, .npy or images, a .txt or .jsonl file (with --tokenizer), or "
+    "module:function or file.py:function that yields inputs by name (it is run).",
+)
+@click.option(
+    "--calibration-table",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Reuse the ranges in this .npz or .json file, or write them there if it does not exist.",
+)
+@click.option(
+    "--preprocess",
+    metavar="HOW",
+    help="For images: size=224,resize=256,scale=255,mean=0.485/0.456/0.406,std=...,channels=rgb, "
+    "layout=nchw, or file.py:function of a path.",
+)
+@click.option("--tokenizer", type=click.Path(path_type=Path), metavar="FOLDER", help="For text.")
+@click.option(
+    "--samples", type=click.IntRange(min=1), metavar="N", help="Use no more input sets than this."
+)
+@click.option(
+    "--max-memory",
+    type=click.IntRange(min=1),
+    default=512,
+    show_default=True,
+    metavar="MB",
+    help="Memory for observed values, beyond the model.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["min-max", "moving-average", "percentile", "entropy", "mse"]),
+    help="How ranges are chosen; by default the way with the least error of the outputs.",
+)
+@click.option(
+    "--percentile",
+    type=click.FloatRange(50, 100, min_open=True),
+    default=99.999,
+    show_default=True,
+    help="Share of the values that a range keeps, for the method of that name.",
+)
+@click.option("--activation-type", type=_TYPES, help="Integers of activations in static forms.")
+@click.option("--weight-type", type=_TYPES, default="int8", show_default=True)
+@click.option(
+    "--per-channel/--per-tensor",
+    "per_channel",
+    default=True,
+    show_default=True,
+    help="A scale for each output channel of a weight.",
+)
+@click.option(
+    "--reduce-range/--full-range",
+    "reduce_range",
+    default=None,
+    help="7 bits for weights, or 8; by default 7 where the target's kernels saturate.",
+)
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="GLOB",
+    help="Leave nodes with such names, or of this op type, in float. Repeatable.",
+)
+@click.option("--embeddings", is_flag=True, help="Store tables of embeddings as integers as well.")
+@click.option(
+    "--max-error",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="E",
+    help="Largest error of an output relative to its scale; 0.05 by default. The most sensitive "
+    "nodes stay in float until it is met.",
+)
+@click.option(
+    "--min-cosine",
+    type=click.FloatRange(-1, 1),
+    metavar="C",
+    help="Smallest cosine of an output with the float one.",
+)
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=0, min_open=True),
+    default=180.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="About how long the search may measure.",
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Write the form asked for with --mode even if it is slower than float or over the budget.",
+)
+@click.option("--target", metavar="TARGET", help="Where the result will run, as for optimize.")
+@click.option("--external-data/--no-external-data", default=None, help="As for optimize.")
+@input_shape_option
+@output_options
+def command(
+    model: Path,
+    output: Path | None,
+    input_shapes: tuple[str, ...],
+    max_memory: int,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Make an 8-bit model that is faster than float and close to it.
+
+    Every form is timed and compared with the float model on data that it was not calibrated on; the
+    fastest within the budget of error is written. If none beats float, the float model is.
+    """
+    shapes = parse_input_shapes(input_shapes)
+    from onnxopt.cli.progress import progress
+    from onnxopt.quantizing import quantize
+
+    with progress(quiet=quiet or as_json) as observers:
+        result = quantize(
+            model,
+            output or model.with_name(f"{model.stem}.int8{model.suffix or '.onnx'}"),
+            input_shapes=shapes,
+            max_memory=max_memory << 20,
+            observers=observers,
+            **options,
+        )
+    if as_json:
+        click.echo(json.dumps(result.report.to_dict(), indent=2))
+    elif not quiet:
+        click.echo(result.report.to_text(verbose=verbose))

@@ -1,0 +1,140 @@
+"""The quantized forms of a model: which passes with which options make each of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import onnx_ir as ir
+
+from onnxopt.calibration.observers import Method
+from onnxopt.calibration.table import CalibrationTable
+from onnxopt.core.passes import Pass, PassResult, Refusal
+from onnxopt.core.walking import all_graphs
+from onnxopt.graph.integer_kernels import activations_of, part_of
+from onnxopt.graph.quantization import Encoding
+from onnxopt.graph.ranges import NO_RANGES, Ranges
+from onnxopt.passes.quantization import InsertQdq, QuantizeDynamic
+from onnxopt.quantizing.options import QuantizeOptions
+
+Kind = Literal["static", "mixed", "dynamic"]
+_PRODUCTS = ("MatMul", "Gemm", "LSTM")
+# Tried where the user names no method; the one with the least error at the output is kept.
+METHODS_TRIED: tuple[Method, ...] = ("min-max", "mse", "percentile")
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """One way to quantize.
+
+    Attributes:
+        kind: "static": all on calibrated ranges; "dynamic": ranges found in every run; "mixed":
+            Conv on calibrated ranges, MatMul, Gemm and LSTM dynamic.
+        method: How ranges are chosen; None where there are none.
+    """
+
+    kind: Kind
+    method: Method | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({self.method})" if self.method else self.kind
+
+    def passes(
+        self, options: QuantizeOptions, table: CalibrationTable | None, exclude: Iterable[str]
+    ) -> list[Pass]:
+        """The passes, with nodes of these names left in float."""
+        globs = tuple(_escape(name) for name in exclude)
+        dynamic = QuantizeDynamic(
+            per_channel=options.per_channel,
+            reduce_range=options.saturates,
+            op_types=("LSTM",) if self.kind == "static" else _PRODUCTS,
+            exclude=globs,
+            embeddings=options.embeddings,
+        )
+        if self.kind == "dynamic":
+            return [dynamic]
+        ranges = NO_RANGES
+        if table is not None and self.method is not None:
+            encoding = Encoding(options.activations, options.is_symmetric)
+            ranges = Ranges(table.ranges(self.method, encoding, percentile=options.percentile))
+        static = InsertQdq(
+            ranges=ranges,
+            activation_type=options.activations,
+            weight_type=options.weight_type,
+            symmetric=options.is_symmetric,
+            per_channel=options.per_channel,
+            reduce_range=options.saturates,
+            op_types=("Conv",) if self.kind == "mixed" else ("Conv", "Gemm", "MatMul"),
+            exclude=globs,
+        )
+        return [static, dynamic]
+
+    def build(
+        self,
+        model: ir.Model,
+        options: QuantizeOptions,
+        table: CalibrationTable | None,
+        exclude: Iterable[str] = (),
+    ) -> tuple[ir.Model, list[PassResult]]:
+        """A quantized copy, and what the passes did."""
+        result = model.clone()
+        return result, [pass_.call(result) for pass_ in self.passes(options, table, exclude)]
+
+
+def forms(
+    model: ir.Model, options: QuantizeOptions, *, has_ranges: bool
+) -> tuple[list[Form], list[str]]:
+    """The forms that make sense, and why others do not.
+
+    Args:
+        model: The float model.
+        options: What the user asks for.
+        has_ranges: True if ranges are known or can be.
+    """
+    types = {node.op_type for graph in all_graphs(model) for node in graph if not node.domain}
+    products = bool(types.intersection(_PRODUCTS)) or (options.embeddings and "Gather" in types)
+    notes = []
+    kinds: list[Kind] = []
+    if options.mode != "dynamic" and has_ranges:
+        kinds.append("static")
+        if "Conv" in types and products and options.mode == "auto":
+            kinds.append("mixed")
+    elif options.mode != "dynamic" and "Conv" in types:
+        notes.append(
+            "no calibration data: the ranges that Conv needs cannot be made up, so it stays in "
+            "float (--calibration DATA)"
+        )
+    if options.mode != "static" and options.target.provider == "cpu" and products:
+        kinds.append("dynamic")
+    if options.mode == "dynamic" and "Conv" in types:
+        notes.append("Conv stays in float: its dynamic form, ConvInteger, is slower than float")
+    methods = METHODS_TRIED if options.method is None else (options.method,)
+    return [
+        Form(kind, method)
+        for kind in kinds
+        for method in ((None,) if kind == "dynamic" else methods)
+    ], notes
+
+
+def observed_names(model: ir.Model) -> list[str]:
+    """Values of the main graph that a static form may need the range of."""
+    names: dict[str, None] = {}
+    for node in model.graph:
+        if part_of(node) is None and node.op_type not in ("Relu", "Clip"):
+            continue
+        values = [node.inputs[i] for i in activations_of(node) if i < len(node.inputs)]
+        for value in (*values, node.outputs[0]):
+            if value is not None and not value.is_initializer() and value.name:
+                names[value.name] = None
+    return list(names)
+
+
+def refusals_of(results: Sequence[PassResult]) -> list[Refusal]:
+    """What the passes of a form left in float."""
+    return [refusal for result in results for refusal in result.refusals]
+
+
+def _escape(name: str) -> str:
+    """A glob that matches only this name."""
+    return "".join(f"[{char}]" if char in "*?[" else char for char in name)

@@ -1,0 +1,100 @@
+"""What the user asks of `quantize`, checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal, get_args
+
+from onnxopt.calibration.observers import DEFAULT_PERCENTILE, METHODS, Method
+from onnxopt.core.errors import InvalidInputError
+from onnxopt.graph.quantization import INTEGER_TYPES, IntegerType
+from onnxopt.targets import Target
+
+Mode = Literal["auto", "dynamic", "static"]
+DEFAULT_MAX_ERROR = 0.05
+DEFAULT_BUDGET = 180.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuantizeOptions:
+    """The choices of one run.
+
+    Attributes:
+        mode: Which forms to try.
+        target: Where the result will run.
+        activation_type: Integer type of activations in static forms; None for the target's.
+        weight_type: Integer type of weights in static forms.
+        per_channel: A scale for each output channel of a weight.
+        reduce_range: 7 bits for weights; None for where the target saturates.
+        method: How ranges are chosen; None for the method with the least error of the output.
+        percentile: For the method of that name.
+        exclude: Globs of names of nodes that stay in float.
+        embeddings: Store tables of Gather as integers as well.
+        max_error: The largest error of an output, relative to its scale.
+        min_cosine: The smallest cosine of an output with its reference.
+        budget: About how many seconds the search may take.
+        force: Keep the form asked for even if it is slower than float or over the budget.
+    """
+
+    mode: Mode = "auto"
+    target: Target = dataclasses.field(default_factory=Target)
+    activation_type: IntegerType | None = None
+    weight_type: IntegerType = "int8"
+    per_channel: bool = True
+    reduce_range: bool | None = None
+    method: Method | None = None
+    percentile: float = DEFAULT_PERCENTILE
+    exclude: tuple[str, ...] = ()
+    embeddings: bool = False
+    max_error: float | None = None
+    min_cosine: float | None = None
+    budget: float = DEFAULT_BUDGET
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of("mode", self.mode, get_args(Mode))
+        _one_of("weight type", self.weight_type, INTEGER_TYPES)
+        if self.activation_type is not None:
+            _one_of("activation type", self.activation_type, INTEGER_TYPES)
+        if self.method is not None:
+            _one_of("method", self.method, METHODS)
+        if not 50.0 < self.percentile <= 100.0:
+            raise InvalidInputError(
+                f"the percentile is over 50 and at most 100, not {self.percentile}"
+            )
+        if self.max_error is not None and not (self.max_error > 0):
+            raise InvalidInputError(f"the largest error is more than 0, not {self.max_error}")
+        if self.min_cosine is not None and not -1 <= self.min_cosine <= 1:
+            raise InvalidInputError(f"a cosine is from -1 to 1, not {self.min_cosine}")
+        if not self.budget > 0:
+            raise InvalidInputError("the budget of the search has to be more than 0 seconds")
+
+    @property
+    def error_limit(self) -> float:
+        """The largest error that is allowed; without a limit of the user's the default."""
+        if self.max_error is not None:
+            return self.max_error
+        return DEFAULT_MAX_ERROR if self.min_cosine is None else math.inf
+
+    @property
+    def saturates(self) -> bool:
+        """True if weights get 7 bits."""
+        if self.reduce_range is not None:
+            return self.reduce_range
+        return self.target.provider == "cpu" and self.target.eight_bit_products_saturate
+
+    @property
+    def is_symmetric(self) -> bool:
+        """True for the form that TensorRT and CUDA take."""
+        return self.target.provider == "cuda"
+
+    @property
+    def activations(self) -> IntegerType:
+        """The integer type of activations."""
+        return self.activation_type or ("int8" if self.is_symmetric else "uint8")
+
+
+def _one_of(what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InvalidInputError(f"the {what} is one of {', '.join(choices)}, not {value!r}")

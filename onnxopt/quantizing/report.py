@@ -1,0 +1,144 @@
+"""What a quantization came to, as data, text and JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+from onnxopt.core.report import Report
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One form that was tried.
+
+    Attributes:
+        name: The form, and how its ranges were chosen.
+        nodes: Number of nodes quantized.
+        error: Largest error of an output relative to its scale; None if it does not run.
+        cosine: Smallest cosine of an output.
+        speed: How many times as fast as float; None if not timed.
+        interval: 95 % interval of the speed.
+        excluded: Nodes left in float to meet the budget.
+        verdict: "chosen", or why not.
+    """
+
+    name: str
+    nodes: int
+    error: float | None
+    cosine: float | None
+    speed: float | None
+    interval: tuple[float, float] | None
+    excluded: tuple[str, ...]
+    verdict: str
+
+
+@dataclasses.dataclass(frozen=True)
+class NodeEntry:
+    """A node that could have been quantized.
+
+    Attributes:
+        name: Its name.
+        op_type: Its operator.
+        state: "quantized", or why it is not.
+        error: Error of the output if it, or the group it was tried in, is quantized alone; None if
+            that was not needed.
+    """
+
+    name: str
+    op_type: str
+    state: str
+    error: float | None = None
+
+
+@dataclasses.dataclass(kw_only=True)
+class QuantizationReport:
+    """The record of one `quantize` run.
+
+    Attributes:
+        source: The input file; "" for a model in memory.
+        output: The file written; "" if none.
+        chosen: Name of the form that was written; "float" if none paid.
+        candidates: All forms tried.
+        nodes: The nodes, for the form that was chosen.
+        bytes_before: Weights before.
+        bytes_after: Weights after.
+        samples: Input sets used to calibrate.
+        measured: Input sets used to measure.
+        notes: What the user should know.
+        preparation: What `optimize` did first.
+        seconds: Wall time by phase.
+    """
+
+    source: str = ""
+    output: str = ""
+    chosen: str = "float"
+    candidates: list[Candidate] = dataclasses.field(default_factory=list)
+    nodes: list[NodeEntry] = dataclasses.field(default_factory=list)
+    bytes_before: int = 0
+    bytes_after: int = 0
+    samples: int = 0
+    measured: int = 0
+    notes: list[str] = dataclasses.field(default_factory=list)
+    preparation: Report | None = None
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def is_quantized(self) -> bool:
+        """True if a quantized model was chosen."""
+        return self.chosen != "float"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        data = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("candidates", "nodes", "preparation")
+        }
+        return data | {
+            "is_quantized": self.is_quantized,
+            "candidates": [dataclasses.asdict(one) for one in self.candidates],
+            "nodes": [dataclasses.asdict(one) for one in self.nodes],
+            "preparation": None if self.preparation is None else self.preparation.to_dict(),
+        }
+
+    def to_text(self, *, verbose: bool = False) -> str:
+        """For people."""
+        name = self.source or "model"
+        if self.is_quantized:
+            best = next(c for c in self.candidates if c.verdict == "chosen")
+            speed = "not timed" if best.speed is None else f"{best.speed:.2f}x as fast as float"
+            lines = [f"{name}: {self.chosen}, {speed}, largest error {_percent(best.error)}"]
+        else:
+            lines = [f"{name}: stays float: no quantized form is both faster and within the budget"]
+        lines.append(f"weights: {self.bytes_before:,} -> {self.bytes_after:,} bytes")
+        if self.candidates:
+            lines.append(f"{'form':<24}{'nodes':>6}{'error':>9}{'cosine':>9}{'speed':>8}  verdict")
+        for one in self.candidates:
+            cosine = "-" if one.cosine is None else f"{one.cosine:.5f}"
+            speed = "-" if one.speed is None else f"{one.speed:.2f}x"
+            error = _percent(one.error)
+            lines.append(
+                f"{one.name:<24}{one.nodes:>6}{error:>9}{cosine:>9}{speed:>8}  {one.verdict}"
+            )
+        states = Counter(
+            (entry.op_type, "quantized" if entry.state == "quantized" else entry.state)
+            for entry in self.nodes
+        )
+        for (op_type, state), count in states.most_common(None if verbose else 12):
+            lines.append(f"  {count:>4} {op_type}: {state}")
+        if verbose:
+            lines += [
+                f"    {entry.name} ({entry.op_type}): {entry.state}"
+                + ("" if entry.error is None else f", error alone {_percent(entry.error)}")
+                for entry in self.nodes
+            ]
+        lines += [f"note: {note}" for note in self.notes]
+        if self.output:
+            lines.append(f"written: {self.output}")
+        return "\n".join(lines)
+
+
+def _percent(error: float | None) -> str:
+    return "-" if error is None else f"{error:.2%}"

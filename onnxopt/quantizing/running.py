@@ -1,0 +1,290 @@
+"""The API of `onnxopt quantize`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from onnxopt.calibration.collecting import DEFAULT_MEMORY, collect
+from onnxopt.calibration.data import CalibrationData, open_data
+from onnxopt.calibration.table import CalibrationTable, load_table
+from onnxopt.core.errors import InvalidInputError, OnnxOptError
+from onnxopt.core.pipeline import Observer
+from onnxopt.graph.cost import model_tensors
+from onnxopt.graph.fingerprint import fingerprint
+from onnxopt.graph.saving import check_target, save_model
+from onnxopt.optimizing import optimize
+from onnxopt.quantizing.forms import forms, observed_names, refusals_of
+from onnxopt.quantizing.naming import excluded_names, name_nodes
+from onnxopt.quantizing.opsets import raise_opset
+from onnxopt.quantizing.options import QuantizeOptions
+from onnxopt.quantizing.report import NodeEntry, QuantizationReport
+from onnxopt.quantizing.search import Search, Tried
+from onnxopt.runtime.deviation import Reference
+from onnxopt.runtime.session import CannotRunError, open_session, require_runtime
+from onnxopt.runtime.speed import measure_speed
+from onnxopt.targets import as_target
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+PathLike = str | os.PathLike[str]
+# Input sets kept apart to measure with.
+_HELD_OUT = 16
+# About how long one timing may take.
+_TIMING_SECONDS = 8.0
+_INTEGER_OPS = frozenset(
+    {
+        *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger"),
+        *("QLinearConv", "QLinearMatMul", "ConvInteger", "DynamicQuantizeMatMul"),
+        *("MatMulIntegerToFloat", "DynamicQuantizeLSTM", "QGemm", "QAttention", "MatMulNBits"),
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizeResult:
+    """A quantized model, or the float one if none paid, and how it came about."""
+
+    model: ir.Model
+    report: QuantizationReport
+
+
+def quantize(
+    model: PathLike | ir.Model | ModelProto,
+    output: PathLike | None = None,
+    *,
+    calibration: Any = None,
+    calibration_table: PathLike | CalibrationTable | None = None,
+    preprocess: str | Callable[[Path], Any] | None = None,
+    tokenizer: PathLike | None = None,
+    samples: int | None = None,
+    max_memory: int = DEFAULT_MEMORY,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    target: Any = None,
+    external_data: bool | None = None,
+    observers: Sequence[Observer] = (),
+    **choices: Any,
+) -> QuantizeResult:
+    """Quantizes a model to 8 bits where that is faster and close enough, and proves both.
+
+    Args:
+        model: Path of an ONNX file, or a model in memory, which is left as it is.
+        output: Where to write the result; None to only return it.
+        calibration: Data: arrays by input name, a file, a folder, a function, an iterable (see
+            `calibration.data.open_data`). Three quarters of it calibrate, the rest measures.
+        calibration_table: A table, or the path of one: read if it exists, else written.
+        preprocess: How images become arrays.
+        tokenizer: A folder with a tokenizer.json, for text.
+        samples: Use no more input sets than this.
+        max_memory: Bytes for observed values, beyond the model.
+        input_shapes: Shapes of inputs that are synthesized.
+        target: Where the result will run (see `optimize`).
+        external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
+        observers: Told about the passes of the preparation.
+        choices: Fields of `QuantizeOptions`: mode, activation_type, per_channel, method, exclude,
+            max_error, min_cosine, ...
+
+    Returns:
+        The model that is fastest within the budget, and the report.
+
+    Raises:
+        OnnxOptError: A model or data cannot be read, or an option does not fit.
+    """
+    known = {field.name for field in dataclasses.fields(QuantizeOptions)} - {"target"}
+    unknown = [name for name in choices if name not in known]
+    if unknown:
+        raise InvalidInputError(f"no option {unknown[0]!r}; there are {', '.join(sorted(known))}")
+    choices["exclude"] = tuple(choices.get("exclude", ()))
+    options = QuantizeOptions(target=as_target(target), **choices)
+    require_runtime()
+    report = QuantizationReport(
+        source=os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
+    )
+    with _phase(report, "prepare"):
+        prepared = optimize(model, target=options.target, observers=observers)
+        report.preparation = prepared.report
+        work = prepared.model
+        if output is not None:
+            check_target(work, output)
+        name_nodes(work)
+        report.notes += raise_opset(work, options.mode)
+    report.bytes_before = _weight_bytes(work)
+    already = Counter(n.op_type for n in work.graph if n.op_type in _INTEGER_OPS)
+    if already:
+        report.notes.append(
+            f"the model is quantized already ({already.total()} such nodes): only its float parts "
+            "are touched"
+        )
+    exclude = excluded_names(work, options.exclude)
+    data = open_data(
+        calibration,
+        work,
+        preprocess=preprocess,
+        tokenizer=tokenizer,
+        limit=samples,
+        input_shapes=input_shapes,
+    )
+    report.notes += data.notes
+    job = _Job(work, options, data, report, exclude)
+    table = job.table(calibration_table, max_memory)
+    chosen = job.search(table)
+    result = work if chosen is None else chosen.model
+    report.chosen = "float" if chosen is None else str(chosen.form)
+    report.bytes_after = _weight_bytes(result)
+    if output is not None:
+        with _phase(report, "save"):
+            save_model(result, output, external_data=external_data, verify=_opens(options))
+        report.output = os.fspath(output)
+    return QuantizeResult(result, report)
+
+
+class _Job:
+    """Calibrating and searching on one prepared model."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        options: QuantizeOptions,
+        data: CalibrationData,
+        report: QuantizationReport,
+        exclude: Sequence[str],
+    ) -> None:
+        self._model, self._options, self._data = model, options, data
+        self._report, self._exclude = report, exclude
+        calibrating, measuring = data.split(_HELD_OUT)
+        self._calibrating, self._measuring = calibrating, measuring
+        if not data.synthesized and set(calibrating) & set(measuring):
+            report.notes.append(
+                "too few samples to keep some apart: measured on those calibrated on"
+            )
+
+    def table(
+        self, given: PathLike | CalibrationTable | None, max_memory: int
+    ) -> CalibrationTable | None:
+        """The statistics: given, read, or collected now."""
+        options, model = self._options, self._model
+        if options.mode == "dynamic":
+            return None
+        path = None if given is None or isinstance(given, CalibrationTable) else Path(given)
+        if isinstance(given, CalibrationTable) or (path is not None and path.exists()):
+            table = given if isinstance(given, CalibrationTable) else load_table(path or "")
+            table.require_key(fingerprint(model), str(path or "the table"))
+            self._report.samples = table.samples
+            return table
+        if self._data.synthesized:
+            if options.mode == "static":
+                raise InvalidInputError(
+                    "static quantization needs the ranges of real data: --calibration DATA, or "
+                    "--mode dynamic, which needs none"
+                )
+            return None
+        with _phase(self._report, "calibrate"):
+            names = observed_names(model)
+            table = collect(
+                model, names, self._data, samples=self._calibrating, max_memory=max_memory
+            )
+        self._report.samples = len(self._calibrating)
+        if path is not None:
+            table.save(path)
+        return table
+
+    def search(self, table: CalibrationTable | None) -> Tried | None:
+        """The form to use, or None for float; fills the report."""
+        options, report = self._options, self._report
+        found, notes = forms(self._model, options, has_ranges=table is not None)
+        report.notes += notes
+        if self._data.synthesized:
+            report.notes.append(
+                "no data given: error and speed were measured on synthesized inputs; give real "
+                "ones (--calibration DATA)"
+            )
+        if not found:
+            report.notes.append("there is nothing that can be quantized")
+            return None
+        providers = options.target.execution_providers
+        with _phase(report, "measure"):
+            try:
+                sets = (
+                    self._data.plan
+                    if self._data.synthesized
+                    else [self._data[index] for index in self._measuring]
+                )
+                reference = Reference(self._model, sets, providers)
+            except CannotRunError as error:
+                raise InvalidInputError(
+                    f"the float model does not run on the data: {error.reason}"
+                ) from error
+            report.measured = len(reference.sets)
+            timer = functools.partial(
+                measure_speed,
+                self._model,
+                sets=reference.sets,
+                limit=min(_TIMING_SECONDS, options.budget / 4),
+                threads=options.target.threads,
+                providers=providers,
+            )
+            search = Search(self._model, options, table, reference, timer, self._exclude)
+            chosen = search.run(found)
+        report.candidates = [one.as_candidate() for one in search.tried]
+        report.nodes = _entries(
+            self._model, chosen or next(iter(search.tried), None), search, chosen
+        )
+        if search.out_of_time:
+            report.notes.append(
+                f"the search ended after its {options.budget:.0f} seconds; more may be found with "
+                "more (--budget)"
+            )
+        return chosen
+
+
+def _entries(
+    model: ir.Model, one: Tried | None, search: Search, chosen: Tried | None
+) -> list[NodeEntry]:
+    """What became of the nodes that could have been quantized."""
+    if one is None:
+        return []
+    reasons = {refusal.node: refusal.reason for refusal in refusals_of(one.results)}
+    types = {op for result in one.results for op in result.rewrites} | {
+        *("Conv", "MatMul", "Gemm", "LSTM", "GRU", "ConvTranspose")
+    }
+    entries = []
+    for node in model.graph:
+        name = node.name or ""
+        if node.op_type not in types or node.domain:
+            continue
+        state = reasons.get(name, "quantized" if chosen is not None else "float: nothing paid")
+        if name in one.excluded:
+            state = "too sensitive: in float to meet the budget of error"
+        entries.append(NodeEntry(name, node.op_type, state, search.errors.get(name)))
+    return entries
+
+
+def _opens(options: QuantizeOptions) -> Callable[[Path], None]:
+    def verify(path: Path) -> None:
+        try:
+            open_session(path, spinning=False, providers=options.target.execution_providers)
+        except CannotRunError as error:
+            raise OnnxOptError(f"the quantized model does not load: {error.reason}") from error
+
+    return verify
+
+
+@contextmanager
+def _phase(report: QuantizationReport, name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    report.seconds[name] = report.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def _weight_bytes(model: ir.Model) -> int:
+    return sum({id(t): t.nbytes for t in model_tensors(model).values()}.values())

@@ -1,0 +1,226 @@
+"""Measuring the forms and choosing one: the fastest within the budget of error, if it beats float.
+
+1. Every form is built and its error measured; of a static form only the way to choose ranges with
+   the least error is kept.
+2. Each is timed against the float model.
+3. From the fastest on: one over the budget gets nodes back in float, the most sensitive first,
+   until it is within; then it is timed again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import onnx_ir as ir
+
+from onnxopt.calibration.table import CalibrationTable
+from onnxopt.core.passes import PassResult
+from onnxopt.quantizing.forms import Form
+from onnxopt.quantizing.options import QuantizeOptions
+from onnxopt.quantizing.report import Candidate
+from onnxopt.quantizing.sensitivity import Sensitivity
+from onnxopt.runtime.benchmark import Ratio
+from onnxopt.runtime.deviation import Deviation, Reference
+from onnxopt.runtime.session import CannotRunError
+
+Timer = Callable[[ir.Model], Ratio]
+
+
+@dataclasses.dataclass
+class Tried:
+    """A form that was built.
+
+    Attributes:
+        form: The form.
+        model: The quantized model.
+        results: What its passes did.
+        deviation: How far its outputs are from the reference; None if it does not run.
+        ratio: Its speed against float.
+        excluded: Nodes that were given back to float.
+        verdict: Why it was not chosen.
+    """
+
+    form: Form
+    model: ir.Model
+    results: list[PassResult]
+    deviation: Deviation | None = None
+    ratio: Ratio | None = None
+    excluded: tuple[str, ...] = ()
+    verdict: str = ""
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes that were quantized."""
+        return sum(result.rewrites.total() for result in self.results)
+
+    def as_candidate(self) -> Candidate:
+        """For the report."""
+        return Candidate(
+            str(self.form),
+            self.nodes,
+            None if self.deviation is None else self.deviation.error,
+            None if self.deviation is None else self.deviation.cosine,
+            None if self.ratio is None else self.ratio.median,
+            None if self.ratio is None else (self.ratio.low, self.ratio.high),
+            self.excluded,
+            self.verdict,
+        )
+
+
+class Search:
+    """One search.
+
+    Args:
+        model: The prepared float model.
+        options: What the user asks for.
+        table: Statistics of its values, if known.
+        reference: The float model's outputs.
+        timer: Times a model against the float one.
+        exclude: Names of nodes to leave in float in any case.
+
+    Attributes:
+        tried: Everything that was measured.
+        errors: Error of the output by node, where it was needed.
+        out_of_time: True if the budget of seconds ended the search.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        options: QuantizeOptions,
+        table: CalibrationTable | None,
+        reference: Reference,
+        timer: Timer,
+        exclude: Sequence[str] = (),
+    ) -> None:
+        self._model, self._options, self._table = model, options, table
+        self._reference, self._timer, self._exclude = reference, timer, tuple(exclude)
+        self._end = time.perf_counter() + options.budget
+        self.tried: list[Tried] = []
+        self.errors: dict[str, float] = {}
+        self.out_of_time = False
+
+    def run(self, forms: Sequence[Form]) -> Tried | None:
+        """The form to use; None if float is best."""
+        best: dict[str, Tried] = {}
+        for form in forms:
+            one = self._try(form)
+            if one is None:
+                continue
+            known = best.get(form.kind)
+            if known is None or _error(one) < _error(known):
+                best[form.kind] = one
+        self.tried = list(best.values())
+        for one in self.tried:
+            self._time(one)
+        runnable = [one for one in self.tried if one.deviation is not None and one.ratio]
+        runnable.sort(key=lambda one: one.ratio.median if one.ratio else 0.0, reverse=True)
+        chosen: Tried | None = None
+        for one in runnable:
+            assert one.ratio is not None
+            if chosen is not None and chosen.ratio and one.ratio.median <= chosen.ratio.median:
+                one.verdict = one.verdict or "slower than another form"
+                continue
+            found = self._settled(one)
+            if found is None:
+                continue
+            if chosen is None or self._faster(found, chosen):
+                if chosen is not None:
+                    chosen.verdict = "slower than another form"
+                chosen = found
+            else:
+                found.verdict = "slower than another form"
+        if chosen is not None:
+            chosen.verdict = "chosen"
+        return chosen
+
+    def _try(self, form: Form, exclude: Sequence[str] = ()) -> Tried | None:
+        model, results = form.build(
+            self._model, self._options, self._table, (*self._exclude, *exclude)
+        )
+        one = Tried(form, model, results, excluded=tuple(exclude))
+        if not one.nodes:
+            return None
+        try:
+            one.deviation = self._reference.deviation(model)
+            if one.deviation.broken:
+                one.verdict, one.deviation = one.deviation.broken, None
+        except CannotRunError as error:
+            one.verdict = f"does not run: {error.reason}"
+        return one
+
+    def _time(self, one: Tried) -> None:
+        if one.deviation is None:
+            return
+        try:
+            one.ratio = self._timer(one.model)
+        except CannotRunError as error:
+            one.verdict, one.deviation = f"does not run: {error.reason}", None
+
+    def _settled(self, one: Tried) -> Tried | None:
+        """The form within the budget and faster than float, or None."""
+        if not self._options.force and one.ratio is not None and one.ratio.verdict != "faster":
+            one.verdict = "not faster than float"
+            return None
+        if self._within(one) or (self._options.force and self._options.mode != "auto"):
+            return one
+        one.verdict = "over the budget of error"
+        repaired = self._repaired(one)
+        if repaired is None:
+            return None
+        self._time(repaired)
+        self.tried.append(repaired)
+        if repaired.ratio is None or repaired.ratio.verdict != "faster":
+            repaired.verdict = "not faster than float with so many nodes in float"
+            return None
+        return repaired
+
+    def _within(self, one: Tried) -> bool:
+        found, options = one.deviation, self._options
+        if found is None:
+            return False
+        close = options.min_cosine is None or found.cosine >= options.min_cosine
+        return close and found.error <= options.error_limit
+
+    def _repaired(self, one: Tried) -> Tried | None:
+        """The form with the fewest sensitive nodes in float that is within the budget."""
+        sensitivity = Sensitivity(
+            lambda names: self._try(one.form, names), self._quantized_names(one), self._end
+        )
+        groups = sensitivity.ranked()
+        self.errors |= sensitivity.errors
+        self.out_of_time |= sensitivity.out_of_time
+        found: Tried | None = None
+        low, high = 1, len(groups) - 1
+        while low <= high and time.perf_counter() < self._end:
+            middle = (low + high) // 2
+            names = [name for group in groups[:middle] for name in group]
+            attempt = self._try(one.form, names)
+            if attempt is not None and self._within(attempt):
+                found, high = attempt, middle - 1
+            else:
+                low = middle + 1
+        self.out_of_time |= low <= high
+        return found
+
+    def _quantized_names(self, one: Tried) -> list[str]:
+        refused = {refusal.node for result in one.results for refusal in result.refusals}
+        wanted = {
+            kind
+            for pass_ in one.form.passes(self._options, None, ())
+            for kind in getattr(pass_, "op_types", ())
+        }
+        return [
+            node.name
+            for node in self._model.graph
+            if node.op_type in wanted and node.name and node.name not in refused
+        ]
+
+    def _faster(self, one: Tried, other: Tried) -> bool:
+        return (one.ratio.median if one.ratio else 0) > (other.ratio.median if other.ratio else 0)
+
+
+def _error(one: Tried) -> float:
+    return float("inf") if one.deviation is None else one.deviation.rms

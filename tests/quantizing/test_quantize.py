@@ -1,0 +1,208 @@
+"""`quantize` and its command: what is chosen, what is refused, what is reported."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from click.testing import CliRunner
+
+import onnxopt
+from onnxopt.cli.group import cli
+from onnxopt.core.errors import InvalidInputError
+from onnxopt.runtime.ratio import Ratio
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
+
+
+@pytest.fixture(autouse=True)
+def no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quantized models count as twice as fast: nothing is timed in tests."""
+    monkeypatch.setattr("onnxopt.quantizing.running.measure_speed", timing(2.0))
+
+
+def timing(ratio: float) -> Any:
+    return lambda base, other, **options: Ratio(ratio, ratio * 0.99, ratio * 1.01, 10)
+
+
+def mlp() -> ir.Model:
+    rng = np.random.default_rng(0)
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 64] x, float[64, 96] w, float[96] b,'
+        " float[96, 8] v) => (float[N, 8] y)"
+        " { m = MatMul(x, w) a = Add(m, b) r = Relu(a) y = MatMul(r, v) }"
+    )
+    for value in list(model.graph.inputs[1:]):
+        shape = [dim for dim in value.shape or () if isinstance(dim, int)]
+        array = rng.standard_normal(shape).astype(np.float32) / 8
+        model.graph.inputs.remove(value)
+        value.const_value = ir.Tensor(array, name=value.name)
+        model.graph.register_initializer(value)
+    for node in model.graph:
+        node.name = f"{node.op_type}_{node.outputs[0].name}"
+    return model
+
+
+def data(count: int = 20) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(1)
+    return [{"x": rng.standard_normal((3, 64)).astype(np.float32)} for _ in range(count)]
+
+
+def operators(model: ir.Model) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph)
+
+
+def test_without_data_only_dynamic_forms_are_tried_and_it_is_said() -> None:
+    result = onnxopt.quantize(mlp())
+    assert result.report.chosen == "dynamic"
+    assert operators(result.model)["DynamicQuantizeMatMul"] == 1  # the other is too small
+    assert any("no data given" in note for note in result.report.notes)
+
+
+def test_with_data_static_forms_are_tried_as_well(tmp_path: Path) -> None:
+    result = onnxopt.quantize(mlp(), tmp_path / "q.onnx", calibration=data())
+    assert {one.name.split()[0] for one in result.report.candidates} == {"static", "dynamic"}
+    assert result.report.samples == 15
+    assert result.report.measured == 5
+    assert (tmp_path / "q.onnx").exists()
+    assert all(one.error is not None and one.error < 0.05 for one in result.report.candidates)
+
+
+def test_a_slower_form_is_never_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("onnxopt.quantizing.running.measure_speed", timing(0.8))
+    result = onnxopt.quantize(mlp(), tmp_path / "q.onnx", calibration=data())
+    assert not result.report.is_quantized
+    assert "QuantizeLinear" not in operators(onnxopt.load(tmp_path / "q.onnx"))
+    assert {one.verdict for one in result.report.candidates} == {"not faster than float"}
+    assert "stays float" in result.report.to_text()
+    forced = onnxopt.quantize(mlp(), calibration=data(), mode="static", force=True)
+    assert forced.report.is_quantized
+
+
+def test_sensitive_nodes_go_back_to_float_until_the_budget_is_met() -> None:
+    model = mlp()
+    weight = model.graph.initializers["w"]
+    assert weight.const_value is not None
+    outlier = weight.const_value.numpy().copy()
+    outlier[0] *= 300  # one scale for such a tensor loses the rest of it
+    weight.const_value = ir.Tensor(outlier, name="w")
+    everything = onnxopt.quantize(model, calibration=data(), mode="static", max_error=10.0)
+    worst = everything.report.candidates[0].error
+    assert worst is not None
+    result = onnxopt.quantize(model, calibration=data(), mode="static", max_error=worst / 2)
+    chosen = next(one for one in result.report.candidates if one.verdict == "chosen")
+    assert chosen.error is not None
+    assert chosen.error <= worst / 2
+    assert chosen.excluded
+    assert any("sensitive" in entry.state and entry.error for entry in result.report.nodes)
+
+
+def test_a_table_is_written_reused_and_belongs_to_one_model(tmp_path: Path) -> None:
+    table = tmp_path / "t.npz"
+    first = onnxopt.quantize(mlp(), calibration=data(), calibration_table=table)
+    again = onnxopt.quantize(mlp(), calibration=data(), calibration_table=table)
+    assert table.exists()
+    assert first.report.candidates == again.report.candidates
+    assert "calibrate" not in again.report.seconds
+    other = mlp()
+    other.graph.initializers["v"].const_value = ir.Tensor(np.ones((96, 8), np.float32), name="v")
+    with pytest.raises(InvalidInputError, match="another model"):
+        onnxopt.quantize(other, calibration=data(), calibration_table=table)
+
+
+def test_excluded_nodes_stay_float_and_globs_must_match() -> None:
+    result = onnxopt.quantize(mlp(), exclude=["MatMul_m"])
+    assert not result.report.is_quantized
+    with pytest.raises(InvalidInputError, match="matches no node"):
+        onnxopt.quantize(mlp(), exclude=["nothing*"])
+
+
+def test_a_quantized_model_is_recognized() -> None:
+    once = onnxopt.quantize(mlp(), calibration=data(), mode="static").model
+    again = onnxopt.quantize(once, calibration=data(), mode="static")
+    assert any("quantized already" in note for note in again.report.notes)
+    assert operators(again.model) == operators(once)
+
+
+def test_static_needs_data() -> None:
+    with pytest.raises(InvalidInputError, match="--calibration"):
+        onnxopt.quantize(mlp(), mode="static")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "fast"},
+        {"method": "none"},
+        {"percentile": 3},
+        {"max_error": 0.0},
+        {"weight_type": "int4"},
+        {"budget": 0},
+        {"colour": "red"},
+        {"min_cosine": 2},
+    ],
+)
+def test_bad_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError):
+        onnxopt.quantize(mlp(), **options)
+
+
+@pytest.mark.parametrize("mode", ["auto", "static", "dynamic"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "entropy"},
+        {"method": "percentile", "per_channel": False},
+        {"method": "moving-average", "activation_type": "int8", "reduce_range": True},
+        {"activation_type": "uint16", "method": "min-max"},
+        {"embeddings": True},
+        {"weight_type": "uint8", "method": "mse"},
+        {"target": "cuda", "method": "min-max"},
+    ],
+)
+def test_no_combination_crashes(
+    mode: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if options.get("target") == "cuda":
+        monkeypatch.setattr("onnxopt.targets.Target.execution_providers", ("CPUExecutionProvider",))
+    result = onnxopt.quantize(
+        MODELS / "digits_cnn.onnx", calibration=digits(16), mode=mode, **options
+    )
+    assert result.report.to_dict()["chosen"]
+
+
+def digits(count: int) -> list[dict[str, np.ndarray]]:
+    from digits_data import digits as load
+
+    images = load().test_images
+    name = onnxopt.load(MODELS / "digits_cnn.onnx").graph.inputs[0].name or ""
+    return [{name: images[i : i + 1]} for i in range(count)]
+
+
+def test_the_command_writes_json_and_the_model(tmp_path: Path) -> None:
+    onnxopt.save(mlp(), tmp_path / "m.onnx")
+    np.savez(tmp_path / "data.npz", x=np.concatenate([one["x"] for one in data()]))
+    run = CliRunner().invoke(
+        cli,
+        [
+            "quantize",
+            str(tmp_path / "m.onnx"),
+            "--calibration",
+            str(tmp_path / "data.npz"),
+            "--json",
+        ],
+    )
+    assert run.exit_code == 0, run.output
+    assert json.loads(run.stdout)["is_quantized"]
+    assert (tmp_path / "m.int8.onnx").exists()
+
+
+def test_the_search_ends_with_its_budget() -> None:
+    result = onnxopt.quantize(mlp(), calibration=data(), max_error=1e-9, budget=1e-3)
+    assert not result.report.is_quantized
+    assert any("more may be found" in note for note in result.report.notes)
