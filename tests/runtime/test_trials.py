@@ -112,3 +112,39 @@ def test_a_past_of_length_zero_is_left_out_where_the_model_does_not_run_with_it(
     some = trials(text.replace("ReduceSum<keepdims = 0>", "Gather<axis = 2>"), a=np.array(0))
     assert 0 not in [one.sizes["past"] for one in some.sets]
     assert len(some.sets) == 3
+
+
+def test_two_inputs_that_concatenate_to_a_third_agree():
+    result = trials(
+        """g (float[b, s, 8] x, float[b, t, 8] z, float[b, u, 8] q) => (float[b, v, 8] y) {
+        c = Concat<axis = 1>(x, z) y = Add(c, q) }"""
+    )
+    sizes = [(one.sizes["s"], one.sizes["t"], one.sizes["u"]) for one in result.sets]
+    assert all(s + t == u for s, t, u in sizes)
+    assert len(set(sizes)) == 3
+
+
+def test_an_image_is_divisible_by_patches_and_windows():
+    text = """g (float[b, 3, h, w] x) => (float[q, 49, 8] y) {
+        c = Conv<strides = [4, 4], kernel_shape = [4, 4]>(x, k)
+        t = Transpose<perm = [0, 2, 3, 1]>(c) s = Shape(t) n = Gather(s, i0) h0 = Gather(s, i1)
+        w0 = Gather(s, i2) h1 = Div(h0, k7) w1 = Div(w0, k7)
+        to = Concat<axis = 0>(n, h1, k7, w1, k7, c8) r = Reshape(t, to)
+        u = Transpose<perm = [0, 1, 3, 2, 4, 5]>(r) y = Reshape(u, o) }"""
+    numbers = {"i0": [0], "i1": [1], "i2": [2], "k7": [7], "c8": [8], "o": [-1, 49, 8]}
+    weights = {name: np.array(value) for name, value in numbers.items()}
+    result = trials(text, k=np.ones((8, 3, 4, 4), np.float32), **weights)
+    shapes = [one.feeds["x"].shape[2:] for one in result.sets]
+    assert all(height % 28 == width % 28 == 0 for height, width in shapes)
+    assert len(set(shapes)) >= 2
+
+
+def test_heads_of_a_cache_are_those_that_the_graph_splits_into():
+    result = trials(
+        """g (int64[b, s] ids, float[b, heads, past, 8] past_key) => (float[b, a, t, 8] k) {
+        e = Gather(words, ids) r = Reshape(e, o) u = Transpose<perm = [0, 2, 1, 3]>(r)
+        k = Concat<axis = 2>(past_key, u) }""",
+        words=np.ones((9, 16), np.float32),
+        o=np.array([0, 0, 2, 8]),
+    )
+    assert 2 in {one.feeds["past_key"].shape[1] for one in result.sets}
