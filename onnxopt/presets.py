@@ -87,7 +87,8 @@ def _with_tidying(*fusions: AnyPass) -> Repeat:
             c.DeduplicateInitializers(),
             c.EliminateCommonSubexpressions(),
             c.RemoveUnused(),
-        )
+        ),
+        leads=len(fusions),
     )
 
 

@@ -44,10 +44,13 @@ class Repeat:
     Attributes:
         passes: What to run.
         limit: The most rounds; reaching it is reported as a refusal, not an error.
+        leads: The others only tidy after this many of the first passes: a round ends behind these
+            if they changed nothing.
     """
 
     passes: tuple[AnyPass, ...]
     limit: int = 10
+    leads: int = 0
 
 
 class PipelineResult(PassResult):
@@ -109,9 +112,10 @@ class Pipeline(ir.passes.InPlacePass):
         first = len(records)
         for _ in range(group.limit):
             first = len(records)
-            self._round(group.passes, model, records)
-            if not any(record.modified for record in records[first:]):
-                return
+            for part in (group.passes[: group.leads], group.passes[group.leads :]):
+                self._round(part, model, records)
+                if part and not any(record.modified for record in records[first:]):
+                    return
         refusal = Refusal("", "", f"still changing after {group.limit} rounds; stopped there")
         for index in range(first, len(records)):
             record = records[index]

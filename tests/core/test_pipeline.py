@@ -60,6 +60,15 @@ def test_repeat_runs_until_nothing_changes() -> None:
     assert result.rewrites == Counter(tick=3)
 
 
+@pytest.mark.parametrize(("left", "runs"), [("0", 1), ("1", 3)])
+def test_followers_run_only_when_a_lead_changed_something(left: str, runs: int) -> None:
+    model = parse_model(MODEL)
+    model.metadata_props["left"] = left
+    result = Pipeline([Repeat((CountDown(), RemoveUnused()), leads=1)]).call(model)
+    names = [record.name for record in result.records]
+    assert names == ["count-down", "remove-unused", "count-down"][:runs]
+
+
 def test_report_sums_runs_and_keeps_the_refusals_that_still_stand() -> None:
     result = Pipeline([Repeat((CountDown(),))]).call(parse_model(MODEL))
     report = Report(records=result.records)
