@@ -146,7 +146,7 @@ def wanted_sizes(kinds: Mapping[str, AxisKind], run: int, *, alike: bool = False
 def with_totals(sizes: Mapping[str, int], kinds: Mapping[str, AxisKind]) -> dict[str, int]:
     """Adds the totals: the past plus the sequence."""
     result = dict(sizes)
-    past = [size for symbol, size in sizes.items() if kinds[symbol] == "past"]
+    past = [size for symbol, size in sizes.items() if kinds.get(symbol) == "past"]
     sequence = [size for symbol, size in sizes.items() if kinds[symbol] == "sequence"]
     for symbol, kind in kinds.items():
         if kind == "total":

@@ -59,8 +59,8 @@ class ConvertOpset(Pass):
         logger.setLevel(logging.CRITICAL)
         try:
             ConvertVersionPass(self.version, fallback=True)(model)
-        except (RuntimeError, ValueError, ir.passes.PassError) as error:
-            reason = str(error).splitlines()[0]
+        except (RuntimeError, ValueError, LookupError, ir.passes.PassError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InvalidInputError(
                 f"--opset {self.version}: the version converter cannot convert this model from "
                 f"opset {current}: {reason}"
