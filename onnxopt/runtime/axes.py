@@ -147,7 +147,7 @@ def with_totals(sizes: Mapping[str, int], kinds: Mapping[str, AxisKind]) -> dict
     """Adds the totals: the past plus the sequence."""
     result = dict(sizes)
     past = [size for symbol, size in sizes.items() if kinds.get(symbol) == "past"]
-    sequence = [size for symbol, size in sizes.items() if kinds[symbol] == "sequence"]
+    sequence = [size for symbol, size in sizes.items() if kinds.get(symbol) == "sequence"]
     for symbol, kind in kinds.items():
         if kind == "total":
             result[symbol] = (past[0] if past else 0) + (sequence[0] if sequence else 1)
