@@ -223,4 +223,4 @@ class Search:
 
 
 def _error(one: Tried) -> float:
-    return float("inf") if one.deviation is None else one.deviation.rms
+    return float("inf") if one.deviation is None else one.deviation.error

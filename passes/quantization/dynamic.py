@@ -56,7 +56,7 @@ class QuantizeDynamic(Pass):
 
     Attributes:
         per_channel: A scale for each output channel of a weight.
-        reduce_range: 7 bits for weights, for CPUs that saturate.
+        reduce_range: Weights so small that CPUs without VNNI cannot saturate (see `saturation`).
         op_types: Types of nodes to quantize.
         exclude: Globs of names of nodes that stay in float.
         embeddings: Store the tables of Gather as integers as well: smaller, not faster.

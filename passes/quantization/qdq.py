@@ -57,7 +57,7 @@ class InsertQdq(Pass):
         weight_type: Integer type of weights, which are symmetric.
         symmetric: Zero points of activations are in the middle, as TensorRT wants it.
         per_channel: A scale for each output channel of a weight.
-        reduce_range: 7 bits for weights, for CPUs that saturate.
+        reduce_range: Weights so small that CPUs without VNNI cannot saturate (see `saturation`).
         op_types: Types of nodes to build regions around.
         exclude: Globs of names of nodes that stay in float.
         thin: Quantize depthwise and thinly grouped Convs everywhere, not only between others.

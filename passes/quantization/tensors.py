@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from onnxopt.graph.quantization import (
     smallest_bias_scale,
 )
 from onnxopt.graph.values import constant
+from onnxopt.passes.quantization.saturation import smallest_unsaturated_scale
 
 
 class QuantizedTensors:
@@ -74,6 +77,12 @@ class QuantizedTensors:
             array = constant(weight)
             assert array is not None
             array = array.T if transposed else array
+            if encoding.reduce_range and encoding.type == "int8" and array.ndim > 1:
+                unsaturated = smallest_unsaturated_scale(array, axis)
+                smallest_scale = np.maximum(
+                    unsaturated, 0 if smallest_scale is None else smallest_scale
+                )
+                encoding = dataclasses.replace(encoding, reduce_range=False)
             params = parameters(*ranges_of(array, axis), encoding, axis=axis)
             if smallest_scale is not None:
                 scale = np.maximum(params.scale, smallest_scale).astype(np.float32)

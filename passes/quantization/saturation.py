@@ -1,0 +1,39 @@
+"""Weights that cannot saturate kernels which add two 8-bit products in 16 bits.
+
+Such kernels (vpmaddubsw, of AVX2 and of AVX-512 without VNNI) compute a0 w0 + a1 w1 of neighbours
+along the summed dimension and saturate at 32767. With activations of at most 255 nothing can
+saturate if |w0| + |w1| <= 128 for all such pairs. Halving the range of all weights makes sure of
+that and costs a whole bit; the largest pair of a channel is usually far smaller than twice the
+largest weight, so a scale that follows from the pairs costs about half a bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# 255 (|w0| + |w1|) <= 32767, with a rounding of a half in each of them.
+_LARGEST_SUM = 127.0
+
+
+def smallest_unsaturated_scale(array: NDArray[Any], axis: int | None) -> NDArray[np.float64]:
+    """The smallest scale of int8 weights, by channel, with which no pair can saturate.
+
+    Args:
+        array: A matrix, or the kernel of a Conv; which neighbours a kernel pairs depends on its
+            layout, so those of both layouts count.
+        axis: Of the output channels; None for one scale.
+    """
+    rows = np.moveaxis(array, (array.ndim - 1 if axis is None else axis), 0)
+    layouts = [rows.reshape(len(rows), -1)]
+    if rows.ndim > 2:
+        layouts.append(np.moveaxis(rows, 1, -1).reshape(len(rows), -1))
+    largest = np.zeros(len(rows))
+    for flat in layouts:
+        sizes = np.abs(flat)
+        pairs = sizes[:, :-1] + sizes[:, 1:] if sizes.shape[1] > 1 else sizes
+        largest = np.maximum(largest, pairs.max(axis=1, initial=0.0))
+    scale: NDArray[np.float64] = largest.astype(np.float64) / _LARGEST_SUM
+    return np.asarray(scale.max(initial=0.0)) if axis is None else scale
