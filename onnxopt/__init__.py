@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnxopt.benchmarking import benchmark as benchmark
     from onnxopt.comparing import compare as compare
+    from onnxopt.converting import convert as convert
     from onnxopt.core.errors import OnnxOptError as OnnxOptError
     from onnxopt.core.passes import Pass as Pass
     from onnxopt.core.passes import PassResult as PassResult
@@ -47,6 +48,7 @@ _EXPORTS = {
     "benchmark": ("onnxopt.benchmarking", "benchmark"),
     "compare": ("onnxopt.comparing", "compare"),
     "export": ("onnxopt.export.exporting", "export"),
+    "convert": ("onnxopt.converting", "convert"),
     "load": ("onnxopt.graph.loading", "load_model"),
     "optimize": ("onnxopt.optimizing", "optimize"),
     "quantize_weights": ("onnxopt.weight_quantizing", "quantize_weights"),
@@ -67,6 +69,7 @@ __all__ = [
     "__version__",
     "benchmark",
     "compare",
+    "convert",
     "export",
     "load",
     "optimize",

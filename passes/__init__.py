@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from onnxopt.core.passes import Pass
-from onnxopt.passes import cleanup, fusion, quantization
+from onnxopt.passes import cleanup, fusion, precision, quantization
 from onnxopt.passes.parsing import find_pass, parse_passes
 
 PASSES: tuple[type[Pass], ...] = (
@@ -51,6 +51,7 @@ PASSES: tuple[type[Pass], ...] = (
     quantization.QuantizeWeights,
     quantization.QuantizeDynamic,
     quantization.InsertQdq,
+    precision.ConvertToHalf,
 )
 
 __all__ = ["PASSES", "find_pass", "parse_passes"]

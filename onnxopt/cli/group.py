@@ -19,6 +19,10 @@ COMMANDS = {
         "onnxopt.cli.compare",
         "Run two models on the same inputs and say whether they agree.",
     ),
+    "convert": (
+        "onnxopt.cli.convert",
+        "Convert a model to float16 or bfloat16, and keep what overflows in float32.",
+    ),
     "diagnose": (
         "onnxopt.cli.diagnose",
         "Find the nodes at which a model starts to differ from another.",

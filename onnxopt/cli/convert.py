@@ -1,0 +1,101 @@
+"""`onnxopt convert IN --to fp16`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from onnxopt.cli.options import (
+    input_shape_option,
+    inputs_option,
+    output_options,
+    parse_input_shapes,
+)
+
+
+@click.command("convert")
+@click.argument("model", type=click.Path(path_type=Path), metavar="IN")
+@click.option(
+    "--to", type=click.Choice(["fp16", "bf16"]), required=True, help="The type to compute in."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="Where to write the result; IN with .fp16 or .bf16 before its suffix by default.",
+)
+@click.option("--io-types", is_flag=True, help="Inputs and outputs change their type as well.")
+@click.option(
+    "--storage-only",
+    is_flag=True,
+    help="Only store weights in it: half the file, arithmetic in float32.",
+)
+@click.option(
+    "--keep",
+    multiple=True,
+    metavar="NAME",
+    help="A node, or a pattern as */norm/*, that stays in float32. Repeatable.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="X",
+    help="Relative error that outputs may have; 0.01 for fp16 and 0.05 for bf16 by default.",
+)
+@click.option(
+    "--check/--no-check",
+    default=True,
+    help="Measure ranges and errors with ONNX Runtime (the default), or do not.",
+)
+@click.option(
+    "--external-data/--no-external-data",
+    default=None,
+    help="Write weights to OUT.data beside OUT, or never do; by default over 2 GB only.",
+)
+@input_shape_option
+@inputs_option
+@output_options
+def command(
+    model: Path,
+    to: Literal["fp16", "bf16"],
+    output: Path | None,
+    io_types: bool,
+    storage_only: bool,
+    keep: tuple[str, ...],
+    tolerance: float | None,
+    check: bool,
+    external_data: bool | None,
+    input_shapes: tuple[str, ...],
+    inputs: str | None,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Convert a model to float16 or bfloat16, and keep what overflows in float32.
+
+    IN is an .onnx file of float32; it is never modified.
+    """
+    shapes = parse_input_shapes(input_shapes)
+    from onnxopt.converting import convert
+
+    result = convert(
+        model,
+        output or model.with_name(f"{model.stem}.{to}{model.suffix or '.onnx'}"),
+        to=to,
+        io_types=io_types,
+        storage=storage_only,
+        keep=keep,
+        data=inputs,
+        input_shapes=shapes,
+        tolerance=tolerance,
+        check=check,
+        external_data=external_data,
+    )
+    if as_json:
+        click.echo(json.dumps(result.report.to_dict(), indent=2))
+    elif not quiet:
+        click.echo(result.report.to_text(verbose=verbose))

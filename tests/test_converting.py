@@ -1,0 +1,110 @@
+"""`convert`: measured overflow, the search for what needs float32, and the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from click.testing import CliRunner
+from helpers.rewriting import parse_model, run
+
+from onnxopt.cli.group import cli
+from onnxopt.converting import convert
+from onnxopt.core.errors import InvalidInputError, ParityError
+from onnxopt.graph.loading import load_model
+from onnxopt.graph.saving import save_model
+from onnxopt.runtime.half_search import find_float32
+
+_RNG = np.random.default_rng(0)
+
+
+def _overflowing() -> ir.Model:
+    """The square of the sum is beyond float16, its root is not."""
+    return parse_model(
+        "g (float[N,8] x) => (float[N,8] y) { a = Mul(x, k)  b = Mul(a, a)  c = Sqrt(b)"
+        " d = Relu(x)  y = Div(c, k) }",
+        {"k": np.array(1000, np.float32)},
+    )
+
+
+def _data() -> dict[str, Any]:
+    return {"x": _RNG.standard_normal((4, 8)).astype(np.float32)}
+
+
+def test_values_that_overflow_are_measured_and_stay_in_float32() -> None:
+    result = convert(_overflowing(), data=_data())
+    assert set(result.report.overflowing) == {"b"}
+    assert result.report.error is not None
+    assert result.report.error < 2e-3
+    assert any(refusal.node == "b" for refusal in result.report.kept)
+    assert "reaches" in result.report.to_text()
+
+
+def test_what_ranges_do_not_show_is_searched() -> None:
+    # A difference of near numbers: in range everywhere, and wrong by far.
+    model = parse_model(
+        "g (float[N,8] x) => (float[N,8] y) { a = Add(x, k)  b = Relu(a)  c = Sub(b, k)"
+        " d = Sigmoid(c)  e = Mul(d, d)  y = Sub(c, e) }",
+        {"k": np.array(5000, np.float32)},
+    )
+    result = convert(model, data=_data())
+    assert result.report.error is not None
+    assert result.report.error <= 0.01
+    assert {"a", "b", "c"} <= set(result.report.searched)
+    assert not {"d", "e"} <= set(result.report.searched)
+
+
+def test_a_tolerance_that_cannot_be_met_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ParityError, match="more than the tolerance"):
+        convert(_overflowing(), tmp_path / "m.onnx", data=_data(), io_types=True, tolerance=1e-7)
+    assert not list(tmp_path.iterdir())
+
+
+def test_bfloat16_raises_the_opset_and_says_what_the_cpu_cannot_run() -> None:
+    result = convert(_overflowing(), to="bf16", data=_data())
+    assert result.model.opset_imports[""] >= 22
+    assert result.report.rewrites["node"] >= 4
+
+
+def test_the_search_finds_a_single_culprit() -> None:
+    nodes = [f"n{index}" for index in range(40)]
+    asked = []
+
+    def passes(kept: Any) -> bool:
+        asked.append(kept)
+        return "n17" in kept
+
+    assert find_float32(nodes, passes, tries=40) == ["n17"]
+
+
+def test_unknown_types_are_one_clear_line() -> None:
+    with pytest.raises(InvalidInputError, match="fp16 or bf16"):
+        convert(_overflowing(), to="fp8")  # type: ignore[arg-type]
+
+
+def test_the_command_converts_and_reports(tmp_path: Path) -> None:
+    save_model(_overflowing(), tmp_path / "m.onnx")
+    np.savez(tmp_path / "x.npz", **_data())
+    done = CliRunner().invoke(
+        cli,
+        [
+            "convert",
+            f"{tmp_path}/m.onnx",
+            "--to",
+            "fp16",
+            "--json",
+            "--inputs",
+            f"{tmp_path}/x.npz",
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.output)
+    assert report["output"] == str(tmp_path / "m.fp16.onnx")
+    assert report["overflowing"]
+    feeds = _data()
+    converted = run(load_model(tmp_path / "m.fp16.onnx"), feeds)[0]
+    np.testing.assert_allclose(converted, run(_overflowing(), feeds)[0], atol=0.01)
