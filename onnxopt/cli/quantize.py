@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from onnxopt.cli.options import input_shape_option, output_options, parse_input_shapes
+from onnxopt.cli.weight_only import MODE, run_weight_only, split_options, weight_only_options
 
 _TYPES = click.Choice(["int8", "uint8", "int16", "uint16"])
 
@@ -24,11 +25,12 @@ _TYPES = click.Choice(["int8", "uint8", "int16", "uint16"])
 )
 @click.option(
     "--mode",
-    type=click.Choice(["auto", "dynamic", "static"]),
+    type=click.Choice(["auto", "dynamic", "static", MODE]),
     default="auto",
     show_default=True,
     help="dynamic: weights are integers, ranges of activations are found in every run. static: "
-    "ranges come from --calibration. auto: all forms that make sense here, measured.",
+    "ranges come from --calibration. auto: all forms that make sense here, measured. "
+    "weight-only: weights in 4 or 8 bits, activations in float; for models that decode tokens.",
 )
 @click.option(
     "--calibration",
@@ -122,6 +124,7 @@ _TYPES = click.Choice(["int8", "uint8", "int16", "uint16"])
 )
 @click.option("--target", metavar="TARGET", help="Where the result will run, as for optimize.")
 @click.option("--external-data/--no-external-data", default=None, help="As for optimize.")
+@weight_only_options
 @input_shape_option
 @output_options
 def command(
@@ -140,6 +143,19 @@ def command(
     fastest within the budget of error is written. If none beats float, the float model is.
     """
     shapes = parse_input_shapes(input_shapes)
+    given = split_options(options)
+    if options["mode"] == MODE:
+        run_weight_only(
+            model,
+            output,
+            given,
+            options,
+            max_memory=max_memory << 20,
+            as_json=as_json,
+            verbose=verbose,
+            quiet=quiet,
+        )
+        return
     from onnxopt.cli.progress import progress
     from onnxopt.quantizing import quantize
 

@@ -1,0 +1,109 @@
+"""`onnxopt quantize IN --mode weight-only`: its options, and what it runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from onnxopt.core.errors import InvalidInputError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MODE = "weight-only"
+# Options of the other modes that mean the same here.
+_SHARED = ("tokenizer", "samples", "exclude", "external_data")
+
+
+def weight_only_options(function: F) -> F:
+    """The options that only weight-only quantization has."""
+    for option in (
+        click.option(
+            "--accuracy-level",
+            type=click.IntRange(0, 4),
+            help="weight-only: of MatMulNBits: 0 float32, 4 int8 activations (the default).",
+        ),
+        click.option(
+            "--average-bits",
+            type=click.FloatRange(4, 8),
+            help="weight-only: what --bits auto may spend per weight; 5 by default.",
+        ),
+        click.option(
+            "--symmetric", is_flag=True, default=None, help="weight-only: no zero points."
+        ),
+        click.option(
+            "--format",
+            type=click.Choice(["operators", "standard"]),
+            help="weight-only: operators of com.microsoft (default), or standard ones of opset 21.",
+        ),
+        click.option(
+            "--algorithm",
+            type=click.Choice(["rtn", "mse", "hqq", "gptq", "awq"]),
+            help="weight-only: rtn by default; gptq and awq need --calibration.",
+        ),
+        click.option(
+            "--block-size",
+            type=click.IntRange(min=0),
+            metavar="N",
+            help="weight-only: weights that share a scale, 32 by default; 0 for a whole channel.",
+        ),
+        click.option(
+            "--bits",
+            type=click.Choice(["4", "8", "auto"]),
+            help="weight-only: per weight, 4 by default; auto needs --calibration.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def split_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Takes the options of this mode out of all options.
+
+    Raises:
+        InvalidInputError: One is given in another mode.
+    """
+    names = (
+        *("bits", "block_size", "algorithm", "format", "symmetric", "average_bits"),
+        "accuracy_level",
+    )
+    own = {name: options.pop(name) for name in names}
+    given = {name: value for name, value in own.items() if value is not None}
+    if given and options["mode"] != MODE:
+        option = next(iter(given)).replace("_", "-")
+        raise InvalidInputError(f"--{option} belongs to --mode {MODE}")
+    return given
+
+
+def run_weight_only(
+    model: Path,
+    output: Path | None,
+    given: dict[str, Any],
+    options: dict[str, Any],
+    *,
+    max_memory: int,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Quantizes and reports."""
+    from onnxopt.weight_quantizing import quantize_weights
+
+    bits = given.pop("bits", "4")
+    label = "int4" if bits == "auto" else f"int{bits}"
+    result = quantize_weights(
+        model,
+        output or model.with_name(f"{model.stem}.{label}{model.suffix or '.onnx'}"),
+        bits=bits if bits == "auto" else int(bits),
+        data=options["calibration"],
+        max_memory=max_memory,
+        **given,
+        **{name: options[name] for name in _SHARED if options[name] is not None},
+    )
+    if as_json:
+        click.echo(json.dumps(result.report.to_dict(), indent=2))
+    elif not quiet:
+        click.echo(result.report.to_text(verbose=verbose))
