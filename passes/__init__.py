@@ -49,6 +49,7 @@ PASSES: tuple[type[Pass], ...] = (
     fusion.FuseRotaryEmbedding,
     fusion.FuseScales,
     quantization.QuantizeWeights,
+    quantization.CorrectBias,
     quantization.QuantizeDynamic,
     quantization.InsertQdq,
     precision.ConvertToHalf,

@@ -24,6 +24,7 @@ class Statistics:
         infinite: Number of values that are NaN or infinite, which are not counted otherwise.
         histogram: Of all finite values.
         channels: Largest magnitude by index of the last axis, where asked for.
+        means: Mean over batches by channel: axis 1 of images, the last axis of all else.
     """
 
     low: float = 0.0
@@ -34,6 +35,7 @@ class Statistics:
     infinite: int = 0
     histogram: Histogram = dataclasses.field(default_factory=Histogram)
     channels: NDArray[np.float32] | None = None
+    means: NDArray[np.float32] | None = None
 
     def add(self, array: NDArray[Any], *, by_channel: bool = False) -> None:
         """Takes one batch in.
@@ -58,8 +60,19 @@ class Statistics:
         self.mean_low += (low - self.mean_low) / self.batches
         self.mean_high += (high - self.mean_high) / self.batches
         self.histogram.add(array, low, high)
+        if array.ndim > 1:
+            self._add_means(array)
         if by_channel and array.ndim:
             found = np.abs(array).max(axis=tuple(range(array.ndim - 1)))
             known = self.channels
             same = known is not None and known.shape == found.shape
             self.channels = np.maximum(known, found) if same and known is not None else found
+
+    def _add_means(self, array: NDArray[Any]) -> None:
+        axis = 1 if array.ndim > 3 else array.ndim - 1
+        others = tuple(index for index in range(array.ndim) if index != axis)
+        found = array.mean(axis=others, dtype=np.float32)
+        if self.means is None or self.means.shape != found.shape:
+            self.means = found
+        else:
+            self.means += (found - self.means) / np.float32(self.batches)

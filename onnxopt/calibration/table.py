@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnxopt.calibration.histogram import MOST_BINS, Histogram
 from onnxopt.calibration.observers import DEFAULT_PERCENTILE, Method, Range, choose_range
@@ -66,6 +67,10 @@ class CalibrationTable:
             and not found.infinite
         }
 
+    def means(self) -> dict[str, NDArray[np.float32]]:
+        """The mean of every channel, of the values that have channels."""
+        return {n: found.means for n, found in self.statistics.items() if found.means is not None}
+
     def require_key(self, key: str, source: str) -> None:
         """Checks that the table belongs to a model.
 
@@ -107,6 +112,7 @@ class CalibrationTable:
                 "start": found.histogram.start,
                 "counts": found.histogram.counts.tolist(),
                 "channels": None if found.channels is None else found.channels.tolist(),
+                "means": None if found.means is None else found.means.tolist(),
             }
             for name, found in self.statistics.items()
         }
@@ -119,9 +125,11 @@ class CalibrationTable:
         for index, (name, found) in enumerate(self.statistics.items()):
             arrays[f"counts_{index}"] = found.histogram.counts
             data["tensors"][name]["counts"] = index
-            if found.channels is not None:
-                arrays[f"channels_{index}"] = found.channels
-                data["tensors"][name]["channels"] = index
+            for part in ("channels", "means"):
+                array = getattr(found, part)
+                if array is not None:
+                    arrays[f"{part}_{index}"] = array
+                    data["tensors"][name][part] = index
         return {"table": np.frombuffer(json.dumps(data).encode(), np.uint8), **arrays}
 
 
@@ -152,15 +160,24 @@ def _from_data(data: Mapping[str, Any], arrays: Mapping[str, Any]) -> Calibratio
         raise ValueError("another version")
     table = CalibrationTable(str(data["key"]), int(data["samples"]))
     for name, entry in data["tensors"].items():
-        counts, channels = entry["counts"], entry["channels"]
+        counts = entry["counts"]
         counts = arrays[f"counts_{counts}"] if isinstance(counts, int) else counts
-        channels = arrays[f"channels_{channels}"] if isinstance(channels, int) else channels
         counts = np.asarray(counts, np.int64)
         if counts.ndim != 1 or len(counts) > MOST_BINS or (counts < 0).any():
             raise ValueError("no histogram")
         table.statistics[name] = Statistics(
             **{field: type(getattr(Statistics, field))(entry[field]) for field in _SCALARS},
             histogram=Histogram(int(entry["exponent"]), int(entry["start"]), counts),
-            channels=None if channels is None else np.asarray(channels, np.float32),
+            channels=_channels(entry, "channels", arrays),
+            means=_channels(entry, "means", arrays),
         )
     return table
+
+
+def _channels(
+    entry: Mapping[str, Any], part: str, arrays: Mapping[str, Any]
+) -> NDArray[np.float32] | None:
+    found = entry[part]
+    if isinstance(found, int):
+        found = arrays[f"{part}_{found}"]
+    return None if found is None else np.asarray(found, np.float32)

@@ -13,13 +13,15 @@ from onnxopt.calibration.table import CalibrationTable
 from onnxopt.core.passes import Pass, PassResult, Refusal
 from onnxopt.core.walking import all_graphs
 from onnxopt.graph.integer_kernels import activations_of, part_of
+from onnxopt.graph.means import Means
 from onnxopt.graph.quantization import Encoding
 from onnxopt.graph.ranges import NO_RANGES, Ranges
-from onnxopt.passes.quantization import InsertQdq, QuantizeDynamic
+from onnxopt.passes.quantization import CorrectBias, InsertQdq, QuantizeDynamic
 from onnxopt.quantizing.options import QuantizeOptions
 
 Kind = Literal["static", "mixed", "dynamic"]
 _PRODUCTS = ("MatMul", "Gemm", "LSTM")
+_CORRECTED = ("Conv", "MatMul", "Gemm")
 # Tried where the user names no method; the one with the least error at the output is kept.
 METHODS_TRIED: tuple[Method, ...] = ("min-max", "mse", "percentile")
 
@@ -52,8 +54,19 @@ class Form:
             exclude=globs,
             embeddings=options.embeddings,
         )
+        corrections: list[Pass] = []
+        if table is not None and options.correct_bias and options.weight_type == "int8":
+            corrections.append(
+                CorrectBias(
+                    means=Means(table.means()),
+                    per_channel=options.per_channel,
+                    reduce_range=options.saturates,
+                    op_types=("MatMul", "Gemm") if self.kind == "dynamic" else _CORRECTED,
+                    exclude=globs,
+                )
+            )
         if self.kind == "dynamic":
-            return [dynamic]
+            return [*corrections, dynamic]
         ranges = NO_RANGES
         if table is not None and self.method is not None:
             encoding = Encoding(options.activations, options.is_symmetric)
@@ -68,7 +81,7 @@ class Form:
             op_types=("Conv",) if self.kind == "mixed" else ("Conv", "Gemm", "MatMul"),
             exclude=globs,
         )
-        return [static, dynamic]
+        return [*corrections, static, dynamic]
 
     def build(
         self,
@@ -77,9 +90,14 @@ class Form:
         table: CalibrationTable | None,
         exclude: Iterable[str] = (),
     ) -> tuple[ir.Model, list[PassResult]]:
-        """A quantized copy, and what the passes did."""
+        """A quantized copy, and what the passes that quantize did."""
         result = model.clone()
-        return result, [pass_.call(result) for pass_ in self.passes(options, table, exclude)]
+        done = []
+        for pass_ in self.passes(options, table, exclude):
+            found = pass_.call(result)
+            if not isinstance(pass_, CorrectBias):
+                done.append(found)
+        return result, done
 
 
 def forms(

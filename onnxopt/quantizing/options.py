@@ -30,6 +30,7 @@ class QuantizeOptions:
         method: How ranges are chosen; None for the method with the least error of the output.
         percentile: For the method of that name.
         exclude: Globs of names of nodes that stay in float.
+        correct_bias: Let biases make up for the mean error of rounded weights, where data is given.
         embeddings: Store tables of Gather as integers as well.
         max_error: The largest error of an output, relative to its scale.
         min_cosine: The smallest cosine of an output with its reference.
@@ -46,6 +47,7 @@ class QuantizeOptions:
     method: Method | None = None
     percentile: float = DEFAULT_PERCENTILE
     exclude: tuple[str, ...] = ()
+    correct_bias: bool = True
     embeddings: bool = False
     max_error: float | None = None
     min_cosine: float | None = None

