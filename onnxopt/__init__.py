@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from onnxopt.core.pipeline import Repeat as Repeat
     from onnxopt.core.report import Report as Report
     from onnxopt.export.exporting import export as export
+    from onnxopt.generating import generate as generate
     from onnxopt.graph.loading import load_model as load
     from onnxopt.graph.saving import save_model as save
     from onnxopt.optimizing import Result as Result
@@ -49,6 +50,7 @@ _EXPORTS = {
     "compare": ("onnxopt.comparing", "compare"),
     "export": ("onnxopt.export.exporting", "export"),
     "convert": ("onnxopt.converting", "convert"),
+    "generate": ("onnxopt.generating", "generate"),
     "load": ("onnxopt.graph.loading", "load_model"),
     "optimize": ("onnxopt.optimizing", "optimize"),
     "quantize_weights": ("onnxopt.weight_quantizing", "quantize_weights"),
@@ -71,6 +73,7 @@ __all__ = [
     "compare",
     "convert",
     "export",
+    "generate",
     "load",
     "optimize",
     "quantize",

@@ -70,7 +70,7 @@ def read_texts(
         )
     if tokenizer is None:
         raise InvalidInputError(f"{path}: text needs a tokenizer: --tokenizer FOLDER")
-    loaded = _load_tokenizer(tokenizer)
+    loaded = load_tokenizer(tokenizer)
     return [TextSet(loaded, text, names, length) for text in _lines(path)]
 
 
@@ -104,7 +104,13 @@ def _text_of(line: str, number: int, path: Path) -> str:
     )
 
 
-def _load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in a folder, or in a tokenizer.json.
+
+    Raises:
+        InvalidInputError: There is none, or it cannot be read.
+        MissingDependencyError: The package tokenizers is not installed.
+    """
     try:
         from tokenizers import Tokenizer
     except ImportError as error:

@@ -35,6 +35,10 @@ COMMANDS = {
         "onnxopt.cli.export",
         "Export a PyTorch or Hugging Face model, and prove that it is right.",
     ),
+    "generate": (
+        "onnxopt.cli.generate",
+        "Continue a prompt with a language model, and say how fast it is.",
+    ),
     "inspect": ("onnxopt.cli.inspect", "Show what a model is made of and what it costs."),
     "optimize": ("onnxopt.cli.optimize", "Make a model smaller and faster, and prove that it is."),
     "passes": ("onnxopt.cli.passes", "List the passes, or explain one."),
