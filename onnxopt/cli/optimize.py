@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -14,6 +14,9 @@ from onnxopt.cli.options import (
     output_options,
     parse_input_shapes,
 )
+
+if TYPE_CHECKING:
+    from onnxopt.core.report import Report
 
 
 @click.command("optimize")
@@ -91,39 +94,50 @@ def command(
 ) -> None:
     """Make a model smaller and faster, and prove that it is.
 
-    IN is an .onnx file. It is never modified, unless OUT is IN: then it is replaced at the very
-    end, in one step.
+    IN is an .onnx file, or a folder that `onnxopt export` made. It is never modified, unless OUT
+    is IN: then it is replaced at the very end, in one step.
     """
     shapes = parse_input_shapes(input_shapes)
+    options: dict[str, Any] = {
+        "passes": passes,
+        "standard_operators": standard_operators,
+        "opset": opset,
+        "input_shapes": shapes,
+        "inputs": inputs,
+        "target": target,
+        "guard": guard,
+        "guard_budget": guard_budget,
+        "external_data": external_data,
+        "isolated": True,
+    }
     from onnxopt.cli.progress import progress
     from onnxopt.core.errors import ParityError
-    from onnxopt.optimizing import optimize
 
     try:
         with progress(quiet=quiet or as_json) as observers:
-            result = optimize(
-                model,
-                output or _beside(model),
-                passes=passes,
-                standard_operators=standard_operators,
-                opset=opset,
-                input_shapes=shapes,
-                inputs=inputs,
-                target=target,
-                guard=guard,
-                guard_budget=guard_budget,
-                external_data=external_data,
-                observers=observers,
-                isolated=True,
-            )
+            reports = _optimize(model, output, {**options, "observers": observers})
     except ParityError as error:
         if as_json and error.report is not None:
             click.echo(json.dumps(error.report.to_dict(), indent=2))
         raise
     if as_json:
-        click.echo(json.dumps(result.report.to_dict(), indent=2))
+        plain = {name: report.to_dict() for name, report in reports.items()}
+        # Of a file the report itself, of a folder one for each file.
+        click.echo(json.dumps(plain.get("", plain), indent=2))
     elif not quiet:
-        click.echo(result.report.to_text(verbose=verbose))
+        click.echo("\n\n".join(r.to_text(verbose=verbose) for r in reports.values()))
+
+
+def _optimize(model: Path, output: Path | None, options: dict[str, Any]) -> dict[str, Report]:
+    """The report of a file, under the name "", or of every file of an export."""
+    if (model / "export.json").is_file():
+        from onnxopt.export.optimizing_folder import optimize_folder
+
+        folder = model.absolute()
+        return optimize_folder(model, output or folder.with_name(f"{folder.name}.opt"), **options)
+    from onnxopt.optimizing import optimize
+
+    return {"": optimize(model, output or _beside(model), **options).report}
 
 
 def _beside(model: Path) -> Path:

@@ -116,6 +116,19 @@ def _load_model(
     return model.eval(), set(info["missing_keys"])
 
 
+def _tokenizer_inputs(folder: Path) -> list[str] | None:
+    """Names of what the tokenizer gives; None if the folder has no tokenizer that loads."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except USER_ERRORS:
+        return None
+    return list(tokenizer.model_input_names)
+
+
 def _require_safetensors(source: str, folder: Path) -> None:
     names = [path.name for path in folder.iterdir()]
     if any(name.endswith(".safetensors") for name in names):
