@@ -41,7 +41,8 @@ class Checker:
         self._noise: dict[str, Difference] | None = None
 
     def forget_module(self) -> None:
-        """Lets go of the PyTorch module; the noise of its outputs stays, if it was measured."""
+        """Lets go of the PyTorch module; the noise of its outputs is measured before."""
+        self._measure_noise()
         self.part = dataclasses.replace(self.part, module=None, program=None)
 
     def complaint(self, model: ir.Model) -> str:
@@ -82,16 +83,19 @@ class Checker:
                 return f"it does not run at {run.case}: {error.reason[:160]}", {}
         differences = worst(self.runs, results)
         complaints, figures = self._judge(differences, None)
-        if complaints and self.part.module is not None:
-            if self._noise is None:
-                self._noise = own_noise(self.part, self.runs)
-            complaints, figures = self._judge(differences, self._noise)
+        if complaints:
+            complaints, figures = self._judge(differences, self._measure_noise())
         return next(iter(complaints), ""), figures
 
     def open(self, source: ModelSource) -> Session:
         """Opens a model; a large one without copies of its weights."""
         optimization: Optimization = "disabled" if self.large else "all"
         return open_session(source, optimization=optimization, prepacking=not self.large)
+
+    def _measure_noise(self) -> Mapping[str, Difference]:
+        if self._noise is None:
+            self._noise = own_noise(self.part, self.runs)
+        return self._noise
 
     def _judge(
         self, differences: Mapping[str, Difference], noise: Mapping[str, Difference] | None

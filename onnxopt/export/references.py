@@ -155,16 +155,19 @@ def worst(runs: Sequence[Reference], results: Sequence[Arrays]) -> dict[str, Dif
 
 @contextlib.contextmanager
 def _moved_weights(module: Any) -> Iterator[None]:
-    """Weights one unit in the last place further from zero, inside the block."""
+    """Weights one unit in the last place larger, inside the block."""
     import torch
 
-    weights = [w for w in module.parameters() if w.dtype.is_floating_point and w.numel()]
-    with torch.no_grad():
-        for weight in weights:
-            weight.copy_(torch.nextafter(weight, torch.full_like(weight, float("inf"))))
+    weights = [w for w in module.parameters() if w.dtype.is_floating_point]
+
+    def move(limit: float) -> None:
+        with torch.no_grad():
+            for weight in weights:  # in place: there may be no room for a copy
+                towards = torch.tensor(limit, dtype=weight.dtype)
+                torch.nextafter(weight, towards, out=weight)
+
+    move(float("inf"))
     try:
         yield
     finally:
-        with torch.no_grad():
-            for weight in weights:
-                weight.copy_(torch.nextafter(weight, torch.full_like(weight, -float("inf"))))
+        move(-float("inf"))

@@ -83,8 +83,8 @@ class ExportResult:
                 if not candidate["kept"]
             ]
             if one.optimized is not None:
-                before, after = one.optimized["before"], one.optimized["after"]
-                lines.append(f"    optimized: {before['nodes']} -> {after['nodes']} nodes")
+                nodes = one.optimized["nodes"]
+                lines.append(f"    optimized: {nodes['before']} -> {nodes['after']} nodes")
             if verbose:
                 for kind, values in (("input", one.inputs), ("output", one.outputs)):
                     lines += [f"    {kind} {name}: {shape}" for name, shape in values.items()]
