@@ -22,7 +22,7 @@ from onnxopt.runtime.probing import Probe, as_declared, chunks, open_plain
 from onnxopt.runtime.regions import cut
 from onnxopt.runtime.session import CannotRunError
 
-DEFAULT_MEMORY = 512 << 20
+DEFAULT_MEMORY = 1 << 30
 # What an array costs besides itself while it is observed: a copy and the indexes of its bins.
 _OVERHEAD = 4
 

@@ -71,7 +71,7 @@ class Statistics:
     def _add_means(self, array: NDArray[Any]) -> None:
         axis = 1 if array.ndim > 3 else array.ndim - 1
         others = tuple(index for index in range(array.ndim) if index != axis)
-        found = array.mean(axis=others, dtype=np.float32)
+        found = array.mean(axis=others, dtype=np.float64).astype(np.float32)
         if self.means is None or self.means.shape != found.shape:
             self.means = found
         else:

@@ -57,7 +57,7 @@ _TYPES = click.Choice(["int8", "uint8", "int16", "uint16"])
 @click.option(
     "--max-memory",
     type=click.IntRange(min=1),
-    default=512,
+    default=1024,
     show_default=True,
     metavar="MB",
     help="Memory for observed values, beyond the model.",

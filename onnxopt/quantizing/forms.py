@@ -34,13 +34,17 @@ class Form:
         kind: "static": all on calibrated ranges; "dynamic": ranges found in every run; "mixed":
             Conv on calibrated ranges, MatMul, Gemm and LSTM dynamic.
         method: How ranges are chosen; None where there are none.
+        corrected: Biases make up for the mean error of rounded weights.
     """
 
     kind: Kind
     method: Method | None = None
+    corrected: bool = False
 
     def __str__(self) -> str:
-        return f"{self.kind} ({self.method})" if self.method else self.kind
+        details = [self.method or "", "bias" * self.corrected]
+        text = ", ".join(filter(None, details))
+        return f"{self.kind} ({text})" if text else self.kind
 
     def passes(
         self, options: QuantizeOptions, table: CalibrationTable | None, exclude: Iterable[str]
@@ -55,7 +59,7 @@ class Form:
             embeddings=options.embeddings,
         )
         corrections: list[Pass] = []
-        if table is not None and options.correct_bias and options.weight_type == "int8":
+        if table is not None and self.corrected:
             corrections.append(
                 CorrectBias(
                     means=Means(table.means()),
@@ -128,10 +132,12 @@ def forms(
     if options.mode == "dynamic" and "Conv" in types:
         notes.append("Conv stays in float: its dynamic form, ConvInteger, is slower than float")
     methods = METHODS_TRIED if options.method is None else (options.method,)
+    corrects = has_ranges and options.correct_bias and options.weight_type == "int8"
     return [
-        Form(kind, method)
+        Form(kind, method, corrected)
         for kind in kinds
         for method in ((None,) if kind == "dynamic" else methods)
+        for corrected in ((False, True) if corrects else (False,))
     ], notes
 
 
