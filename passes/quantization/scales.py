@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from onnxopt.graph.integer_kernels import activations_of
 from onnxopt.graph.ranges import Range, Ranges
+from onnxopt.graph.saturating import useful_range
 from onnxopt.graph.values import constant
 from onnxopt.passes.quantization.regions import Regions
 
@@ -34,6 +35,7 @@ def shared_ranges(regions: Regions, ranges: Ranges) -> dict[ir.Value, Range]:
         found = ranges.get(value.name or "")
         if value in moved or found is None:
             continue
+        found = useful_range(value, found)
         root = _root(parents, value)
         low, high = hulls.get(root, found)
         hulls[root] = min(low, found[0]), max(high, found[1])
