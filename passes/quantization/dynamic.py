@@ -28,7 +28,6 @@ from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from onnxopt.core.names import Names
 from onnxopt.core.passes import Pass, PassResult, Refusal
@@ -40,14 +39,12 @@ from onnxopt.graph.inference import infer_model
 from onnxopt.graph.integer_kernels import WITHOUT_KERNEL
 from onnxopt.graph.quantization import Encoding, QuantizationParameters
 from onnxopt.graph.values import constant, int_attribute
+from onnxopt.passes.quantization.recurrent import SMALLEST_WEIGHT, lstm_refusal
 from onnxopt.passes.quantization.regions import weight_refusal
 from onnxopt.passes.quantization.tensors import QuantizedTensors, drop_unused
 
 _RULE = "dynamic"
 _DOMAIN = "com.microsoft"
-# Quantizing the activation costs more than so small a product wins.
-_SMALLEST_WEIGHT = 4096
-_DEFAULT_LSTM = ("Sigmoid", "Tanh", "Tanh")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,13 +126,13 @@ class _Run:
             is_table = table is not None and table.dtype == np.float32 and table.ndim == 2
             return None if is_table and self._opset() >= 10 else ""
         if node.op_type == "LSTM":
-            return _lstm_refusal(node)
+            return lstm_refusal(node)
         reason = weight_refusal(node)
         if reason:
             return reason
         weight = constant(node.inputs[1])
         assert weight is not None
-        if weight.size < _SMALLEST_WEIGHT:
+        if weight.size < SMALLEST_WEIGHT:
             return f"a weight of {weight.size} numbers is too small to pay"
         bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
         channels = weight.shape[0 if int_attribute(node, "transB", 0) else 1]
@@ -289,21 +286,3 @@ class _Run:
             replace_value(graph, node, old, new, self._names)
         removed, _ = remove_dead([node])
         record_rewrite([made], _RULE, removed)
-
-
-def _lstm_refusal(node: ir.Node) -> str | None:
-    arrays: list[NDArray[np.float32] | None] = [constant(node.inputs[index]) for index in (1, 2)]
-    if any(array is None for array in arrays):
-        return "its weights are computed"
-    if any(array is not None and array.dtype != np.float32 for array in arrays):
-        return "its weights are not float32"
-    if arrays[0] is not None and arrays[0].size < _SMALLEST_WEIGHT:
-        return f"a weight of {arrays[0].size} numbers is too small to pay"
-    if int_attribute(node, "layout", 0):
-        return "the integer LSTM takes sequences first only"
-    activations = node.attributes.get("activations")
-    if activations is not None:
-        names = tuple(activations.as_strings())
-        if any(name not in _DEFAULT_LSTM for name in names):
-            return f"the integer LSTM has not the activations {', '.join(names)}"
-    return None
