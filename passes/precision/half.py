@@ -200,6 +200,10 @@ class Conversion:
                 graph = value.graph if producer is None else producer.graph
                 assert isinstance(graph, ir.Graph)
                 self._cast[key] = self._half_constant(value, tensor, graph)
+                # Or the shape alone would keep the float32 weight in the file.
+                for user, place in tuple(value.uses()):
+                    if user.op_type in ("Shape", "Size") and not user.domain:
+                        user.replace_input_with(place, self._cast[key])
             node.replace_input_with(index, self._cast[key])
             self._drop(value)
 

@@ -108,6 +108,17 @@ def test_a_weight_that_both_types_read_exists_in_both() -> None:
     assert types == {ir.DataType.FLOAT, ir.DataType.FLOAT16}
 
 
+def test_a_shape_keeps_no_second_copy_of_a_weight() -> None:
+    model = parse_model(
+        "g (float[N,8] x) => (float[N,8] y, int64[2] s) { y = MatMul(x, w)  s = Shape(w) }",
+        _weights(w=(8, 8)),
+    )
+    _convert(model)
+    assert [v.dtype for v in model.graph.initializers.values()] == [ir.DataType.FLOAT16]
+    found = run(model, {"x": np.zeros((1, 8), np.float32)})
+    assert found[1].tolist() == [8, 8]
+
+
 def test_scales_of_resize_stay_float32() -> None:
     model = parse_model(
         'g (float[1,2,4,4] x) => (float[1,2,8,8] y) { y = Resize<mode="linear">(x, , s) }',
