@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from onnxopt.core.passes import Pass
-from onnxopt.passes import cleanup, fusion, precision, quantization
+from onnxopt.passes import cleanup, fusion, precision, pruning, quantization
 from onnxopt.passes.parsing import find_pass, parse_passes
 
 PASSES: tuple[type[Pass], ...] = (
@@ -53,6 +53,8 @@ PASSES: tuple[type[Pass], ...] = (
     quantization.QuantizeDynamic,
     quantization.InsertQdq,
     precision.ConvertToHalf,
+    pruning.RemoveDeadUnits,
+    pruning.PruneUnits,
 )
 
 __all__ = ["PASSES", "find_pass", "parse_passes"]
