@@ -50,6 +50,10 @@ def sum_by_unit(item: Slice, units: int, power: int) -> Scores:
     assert tensor is not None
     array = np.moveaxis(np.abs(tensor.numpy().astype(np.float32, copy=False)), item.axis, 0)
     rows = array.reshape(len(array), -1)
-    sums = np.sum(rows if power == 1 else np.square(rows), axis=1, dtype=np.float64)
+    powers = rows if power == 1 else np.square(rows)
+    sums: Scores = powers.sum(axis=1, dtype=np.float64)
     present = item.units >= 0
-    return np.bincount(item.units[present], weights=sums[present], minlength=units)
+    total: Scores = np.bincount(item.units[present], weights=sums[present], minlength=units).astype(
+        np.float64
+    )
+    return total

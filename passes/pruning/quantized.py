@@ -5,8 +5,18 @@ from __future__ import annotations
 import onnx_ir as ir
 
 _QUANTIZED = frozenset(
-    "ConvInteger DequantizeLinear DynamicQuantizeLinear MatMulBnb4 MatMulInteger MatMulNBits "
-    "QLinearConv QLinearMatMul QuantizeLinear DynamicQuantizeMatMul".split()  # noqa: SIM905
+    (
+        "ConvInteger",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "DynamicQuantizeMatMul",
+        "MatMulBnb4",
+        "MatMulInteger",
+        "MatMulNBits",
+        "QLinearConv",
+        "QLinearMatMul",
+        "QuantizeLinear",
+    )
 )
 
 

@@ -66,6 +66,7 @@ def remove_units(groups: Groups, removed: Mask) -> None:
 
     model = groups.builder.model
     removal = Removal(groups, removed, Names(model))
+    used = [value for value in model.graph.initializers.values() if value.uses()]
     # What a correction reads of the old shapes must still be there, so weights come last.
     for node in list(model.graph):
         correction = CORRECTIONS.get(node.op_type)
@@ -77,16 +78,21 @@ def remove_units(groups: Groups, removed: Mask) -> None:
             continue
         if value.const_value is not None:
             value.const_value = _sliced(value.const_value, changed)
-            value.shape = value.const_value.shape
+            value.shape = ir.Shape(value.const_value.shape.numpy())
         else:
             _shorten(groups, value, changed)
+    # Numbers that a correction replaced.
+    for value in used:
+        if not value.uses() and not value.is_graph_output() and value.name:
+            model.graph.initializers.pop(value.name)
     infer_model(model)
 
 
 def _sliced(tensor: ir.TensorProtocol, changed: dict[int, Mask]) -> ir.TensorProtocol:
     indices = {axis: np.flatnonzero(kept) for axis, kept in changed.items()}
     shape = [
-        len(indices[axis]) if axis in indices else size for axis, size in enumerate(tensor.shape)
+        len(indices[axis]) if axis in indices else size
+        for axis, size in enumerate(tensor.shape.numpy())
     ]
 
     def take() -> ir.TensorProtocol:
@@ -102,7 +108,7 @@ def _shorten(groups: Groups, value: ir.Value, changed: dict[int, Mask]) -> None:
     """Writes the new sizes on a value; those of merged axes are left to inference."""
     if value.shape is None:
         return
-    dims = list(value.shape)
+    dims: list[int | ir.SymbolicDim | None] = list(value.shape)
     for axis, kept in changed.items():
         slot = groups.builder.slots[value][axis]
         plain = slot is not None and slot.outer == 1 and slot.inner == 1

@@ -2,15 +2,14 @@
 
     Conv w[64, c, 3, 3] -> Relu -> Conv w[o, 64, 3, 3]   =>   w[45, c, 3, 3], w[o, 45, 3, 3]
 
-A share `sparsity` of the units goes: of every group (`scope=layer`), or of all units of the model in
-one ranking (`scope=global`). Widths are rounded up to a multiple of `multiple`, where kernels work
-on full vectors; heads are not rounded. The result is approximate, so that it has no place under a
-guard of parity; `onnxopt prune` judges it by its error instead.
+A share `sparsity` of the units goes: of every group (`scope=layer`), or of all units in one ranking
+(`scope=global`). Widths are rounded up to a multiple of `multiple`, where kernels work on full
+vectors; heads are not rounded. The result is approximate: a guard of parity would undo it.
 
 Refused: quantized models (prune first, then quantize); groups over which a normalization averages,
-unless `widths` allows the residual stream to become narrower; the last unit of a group. A model that
-was pruned carries the fact in its metadata and is not pruned again by this pass. Weights in
-subgraphs and functions stay.
+unless `widths` allows the residual stream to become narrower; the last unit of a group. A pruned
+model carries the fact in its metadata and is not pruned again by this pass. Weights in subgraphs
+and functions stay.
 """
 
 from __future__ import annotations

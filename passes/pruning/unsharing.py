@@ -55,7 +55,10 @@ def _lift(graph: ir.Graph, node: ir.Node) -> None:
     if tensor is None or value.is_graph_output() or value.name is None:
         return
     lifted = ir.Value(
-        name=value.name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor
+        name=value.name,
+        type=ir.TensorType(tensor.dtype),
+        shape=ir.Shape(tensor.shape.numpy()),
+        const_value=tensor,
     )
     value.replace_all_uses_with(lifted)
     graph.remove(node, safe=True)
