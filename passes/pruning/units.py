@@ -71,9 +71,12 @@ class PruneUnits(Pass):
             return PassResult(model, refusals=[Refusal(_RULE, "", reason)])
         unshare(model, Names(model))
         groups = find_groups(model)
+        # Kernel positions and the like are no news where another axis of the weight can be pruned.
+        prunable = {item.value for group in groups for item in group.slices}
         refusals = [
             Refusal(_RULE, f"{item.value.name} axis {item.axis}", item.reason)
             for item in groups.pinned
+            if item.value not in prunable
         ]
         chosen: list[PruningGroup] = []
         for group in groups:
