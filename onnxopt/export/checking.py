@@ -90,7 +90,8 @@ class Checker:
     def open(self, source: ModelSource) -> Session:
         """Opens a model; a large one without copies of its weights."""
         optimization: Optimization = "disabled" if self.large else "all"
-        return open_session(source, optimization=optimization, prepacking=not self.large)
+        small = not self.large
+        return open_session(source, optimization=optimization, prepacking=small, arena=small)
 
     def _measure_noise(self) -> Mapping[str, Difference]:
         if self._noise is None:

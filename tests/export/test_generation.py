@@ -11,7 +11,7 @@ from helpers.greedy import generate_onnx, generate_seq2seq
 import onnxopt
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
 from tiny_transformers import save  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM  # noqa: E402
@@ -68,6 +68,8 @@ def test_sliding_window_generates_the_same_tokens_beyond_it(tmp_path: Path, name
 def test_encoder_decoder_generates_the_same_tokens(
     tmp_path: Path, name: str, exporter: str
 ) -> None:
+    if (name, exporter) == ("T5", "dynamo") and int(transformers.__version__.split(".")[0]) >= 5:
+        pytest.skip("torch.export cannot view a transposed tensor in T5 of transformers 5")
     source = save(name, tmp_path / "source")
     onnxopt.export(source, tmp_path / "out", exporter=exporter)
     ids = np.random.default_rng(0).integers(5, 99, (2, 9))
