@@ -1,9 +1,10 @@
-"""Peak memory of exporting a decoder with over 2 GB of weights, beside that of loading it in PyTorch.
+"""Peak memory of exporting a decoder of over 2 GB, beside that of loading it in PyTorch.
 
     python benchmarks/export_memory.py [--exporters dynamo torchscript] [--layers 5]
 
-A Llama with random float32 weights is saved once to a temporary folder; then one process loads it in
-PyTorch and runs it, and one for each exporter exports it. Peak memory is that of the whole process.
+A Llama with random float32 weights is saved once to a temporary folder; then one process loads it
+in PyTorch and runs it, and one for each exporter exports it. Peak memory is that of the whole
+process.
 """
 
 from __future__ import annotations
