@@ -61,6 +61,8 @@ def compare(
         raise InvalidInputError("labels belong to data: give the inputs as well (--inputs)")
     if labels is None and metrics:
         raise InvalidInputError("a metric scores against labels: give them as well (--labels)")
+    if labels is None and output is not None:
+        raise InvalidInputError("an output is chosen to score against labels (--labels)")
     if tolerance is not None and not tolerance >= 0:
         raise InvalidInputError("the tolerance has to be 0 or more")
     from onnxopt.graph.loading import load_model

@@ -201,6 +201,7 @@ class _Run:
             from onnxopt.runtime.session import require_runtime
 
             require_runtime()
+            report.notes += _provider_notes(self.target)
         if self.input_shapes:
             fix_input_shapes(work, self.input_shapes)
         report.before = _size(work)
@@ -332,6 +333,17 @@ def _patient_garbage_collector() -> Iterator[None]:
 def _size(model: ir.Model) -> ModelSize:
     tensors = {id(tensor): tensor.nbytes for tensor in model_tensors(model).values()}
     return ModelSize(nodes=count_nodes(model), weight_bytes=sum(tensors.values()))
+
+
+def _provider_notes(target: Target) -> list[str]:
+    """That the check does not run where the result will."""
+    from onnxopt.runtime.providers import PROVIDERS
+    from onnxopt.runtime.session import load_runtime
+
+    wanted = PROVIDERS[target.provider][0]
+    if wanted in load_runtime().get_available_providers():
+        return []
+    return [f"the installed ONNX Runtime has no {wanted}: parity was checked on the CPU"]
 
 
 def _operator_notes(model: ir.Model) -> list[str]:

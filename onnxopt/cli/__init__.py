@@ -41,9 +41,11 @@ def _run() -> int:
             sys.stdout.flush()
     except OnnxOptError as error:
         return _fail(str(error), error.exit_code)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "onnxopt"
+        return _fail(f"{error.format_message()} (see {command} --help)", error.exit_code)
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return _fail(error.format_message(), error.exit_code)
     except click.Abort:  # Ctrl-C where its handler was not in place
         return 128 + signal.SIGINT
     except SystemExit as error:

@@ -168,12 +168,13 @@ def _print(result: BenchmarkResult, verbose: bool) -> None:
             ("operator", model.profile.op_types, 10),
             ("slowest nodes", model.profile.nodes, 10),
         ):
-            click.echo(f"{model.name}: {total * 1e3:.3f} ms in nodes")
+            by_node = title != "operator"
+            click.echo(f"{model.name}: {total * 1e3:.3f} ms in nodes, slowed down by the profiler")
             print_table(
-                [title, "operator", "provider", "nodes", "ms", "share"],
+                [title, "operator" * by_node, "provider", "nodes", "ms", "share"],
                 [
-                    [c.name, c.op_type, c.provider, str(c.count), f"{c.seconds * 1e3:.3f}",
-                     f"{c.seconds / total:.1%}"]
+                    [c.name, c.op_type * by_node, c.provider, str(c.count),
+                     f"{c.seconds * 1e3:.3f}", f"{c.seconds / total:.1%}"]
                     for c in (costs if verbose else costs[:short])
                 ],
             )  # fmt: skip

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -48,10 +49,17 @@ def _options(cls: type[Any]) -> dict[str, dict[str, Any]]:
         field.name.replace("_", "-"): {
             "type": getattr(types[field.name.replace("_", "-")], "__name__", None)
             or str(types[field.name.replace("_", "-")]),
-            "default": field.default,
+            "default": _plain(field.default),
         }
         for field in dataclasses.fields(cls)
     }
+
+
+def _plain(value: Any) -> Any:
+    """The default as JSON has it; data that only Python hands over has none."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return None if value is dataclasses.MISSING else value
 
 
 def _describe(cls: type[Any]) -> dict[str, Any]:

@@ -111,7 +111,9 @@ class QuantizationReport:
             speed = "not timed" if best.speed is None else f"{best.speed:.2f}x as fast as float"
             lines = [f"{name}: {self.chosen}, {speed}, largest error {_percent(best.error)}"]
         else:
-            lines = [f"{name}: stays float: no quantized form is both faster and within the budget"]
+            tried = any(one.error is not None or one.speed is not None for one in self.candidates)
+            why = "no quantized form is both faster and within the budget"
+            lines = [f"{name}: stays float: {why if tried else 'nothing was tried, see the notes'}"]
         lines.append(f"weights: {self.bytes_before:,} -> {self.bytes_after:,} bytes")
         if self.candidates:
             lines.append(f"{'form':<24}{'nodes':>6}{'error':>9}{'cosine':>9}{'speed':>8}  verdict")

@@ -70,6 +70,13 @@ def test_input_is_replaced_when_output_is_the_input(model: Path, run: Run) -> No
     assert [path.name for path in model.parent.iterdir()] == ["model.onnx"]
 
 
+def test_every_pass_is_described_as_json(run: Run) -> None:
+    from onnxopt.passes import PASSES
+
+    described = json.loads(run("passes", "--json").stdout)
+    assert [entry["name"] for entry in described] == [cls.name for cls in PASSES]
+
+
 def test_json_is_all_of_stdout_when_asked_for(model: Path, run: Run) -> None:
     report = json.loads(run("optimize", model, "--json").stdout)
     assert report["nodes"] == {"before": 4, "after": 2}

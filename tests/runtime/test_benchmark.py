@@ -162,9 +162,9 @@ def test_benchmark_of_two_models_has_all_figures():
 
 
 def test_fewer_sessions_are_opened_and_a_note_says_so_when_time_is_short():
-    result = onnxopt.benchmark(MODEL, seconds=1e-9, sessions=5, load=False)
+    result = onnxopt.benchmark(MODEL, MODEL, seconds=1e-9, sessions=5, load=False)
     assert result.settings["sessions"] == 1
-    assert "1 sessions a model" in result.notes[0]
+    assert "1 session a model" in result.notes[0]
 
 
 def test_a_model_in_memory_is_measured_without_load_cost():
