@@ -128,6 +128,8 @@ class Comparing:
             trimmed, reference = session.trimmed(outputs, one.feeds), self._runs.outputs[index]
             for name in names:
                 found[name].append(compare(reference[name], trimmed[name]))
+            # Large results make room for those of the next run.
+            del outputs, trimmed, reference
         return found
 
     def _judged(self, found: dict[str, list[Difference]]) -> tuple[OutputComparison, ...]:
@@ -180,6 +182,7 @@ class Comparing:
             providers=self._providers,
             spinning=False,
             reuse_memory=False,
+            arena=False,
         )
 
     def _result(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnxopt.runtime.float_errors import float_errors
 from onnxopt.runtime.slice_errors import merged
+from onnxopt.runtime.spooling import release
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +88,10 @@ def compare(reference: Any, result: Any) -> Difference:
         return _compare_sequences(reference, result)
     if reference is None or result is None:
         return Difference("float", broken="" if reference is result else "one result is missing")
-    return _compare_arrays(np.asarray(reference), np.asarray(result))
+    found = _compare_arrays(np.asarray(reference), np.asarray(result))
+    release(reference)
+    release(result)
+    return found
 
 
 def _compare_maps(reference: Mapping[Any, Any], result: Any) -> Difference:

@@ -36,6 +36,7 @@ from onnxopt.runtime.probing import as_declared
 from onnxopt.runtime.randomness import random_outputs
 from onnxopt.runtime.replay import excess
 from onnxopt.runtime.session import CannotRunError, ModelSource, Optimization, Session, open_session
+from onnxopt.runtime.spooling import Spool
 from onnxopt.runtime.trials import Trials, run_plan
 
 DEFAULT_MEMORY = 256 << 20
@@ -118,12 +119,14 @@ class _Verdict:
             session = _open(model, optimization, **settings)
             return ComparableSession(session, masks, interface[1]) if masks else session
 
+        first = Spool()
         try:
-            reference = run_plan(session, plan)
+            reference = run_plan(session, plan, first)
         except CannotRunError as error:
             raise InvalidInputError(
                 f"the first model does not run {error.reason}; give data with --inputs"
             ) from error
+        reference = dataclasses.replace(reference, outputs=first.read())
         del session
         session = _open_first(sources[1], "the second model")
         for what, one, other in zip(
@@ -193,7 +196,7 @@ def _worst(reference: Trials, result: Trials, names: list[str]) -> InputSet:
 
 def _run_cast(session: Session, reference: Trials) -> Trials:
     """Runs the second model on the first one's inputs; its floats may be of another width."""
-    outputs = []
+    outputs = Spool()
     for one, expected in zip(reference.sets, reference.outputs, strict=True):
         try:
             results = session.run(as_declared(session, one.feeds))
@@ -202,7 +205,8 @@ def _run_cast(session: Session, reference: Trials) -> Trials:
                 f"the second model does not run at {one.description}: {error.reason}"
             ) from error
         outputs.append({name: _like(results[name], expected[name]) for name in expected})
-    return Trials(reference.sets, tuple(outputs))
+        del results  # large ones make room for those of the next run
+    return Trials(reference.sets, outputs.read())
 
 
 def _trimmed(trials: Trials, masks: Mapping[str, Masked]) -> Trials:
@@ -228,6 +232,7 @@ def _open(model: ModelSource, optimization: Optimization, **settings: Any) -> Se
         reuse_memory=False,
         # Packed weights would be another copy of the model.
         prepacking=False,
+        arena=False,
         **settings,
     )
 

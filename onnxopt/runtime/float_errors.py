@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxopt.runtime.slice_errors import SliceErrors
+from onnxopt.runtime.spooling import release
 
 # Entries that are so many times the median are no scale to measure the others by: masks, the
 # lowest float, or the counts beside a probability.
@@ -21,7 +22,7 @@ _SMALLEST_SCALE = 1e-3
 _FEWEST_CLASSES = 5
 # Entries of a row closer than this, relative to its largest, are equally large.
 _TIE = 1e-6
-_ENTRIES_AT_A_TIME = 1 << 20
+_ENTRIES_AT_A_TIME = 1 << 18
 
 Array = NDArray[Any]
 
@@ -111,6 +112,8 @@ def _parts(reference: Array, result: Array) -> Iterator[tuple[int, Array, Array]
             a[start : start + step].astype(np.float64),
             b[start : start + step].astype(np.float64),
         )
+        release(reference)
+        release(result)
 
 
 def _same_bytes(reference: Array, result: Array) -> bool:

@@ -69,7 +69,12 @@ class Probe:
 def open_plain(model: ir.Model) -> Session:
     """A session that computes what is written and keeps no second copy of the weights."""
     return open_session(
-        model, optimization="disabled", spinning=False, reuse_memory=False, prepacking=False
+        model,
+        optimization="disabled",
+        spinning=False,
+        reuse_memory=False,
+        prepacking=False,
+        arena=False,
     )
 
 

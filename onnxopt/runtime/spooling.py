@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-_MOST_BYTES_IN_MEMORY = 64 << 20
+_MOST_BYTES_IN_MEMORY = 16 << 20
 
 
 class Spool:
@@ -39,18 +40,36 @@ class Spool:
             for name, kept in self._items[index].items()
         }
 
+    def read(self) -> tuple[dict[str, Any], ...]:
+        """All results; those in files are mapped."""
+        return tuple(self[index] for index in range(len(self)))
+
     def _kept(self, array: Any) -> Any:
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc":
             return array
         if self._bytes + array.nbytes <= self._limit:
             self._bytes += array.nbytes
-            return array
+            # A copy: a result of ONNX Runtime holds on to all memory that its session ever took.
+            return array.copy()
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory()
         path = Path(self._folder.name) / f"{self._files}.npy"
         self._files += 1
         np.save(path, array)
         return _OnDisk(path)
+
+
+def release(array: Any) -> None:
+    """Gives the pages of a result that was read from its file back to the system.
+
+    Args:
+        array: The result, a part of it, or anything else, which is left alone.
+    """
+    while isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
+        array = array.base
+    mapping = getattr(array, "_mmap", None)
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 class _OnDisk:
