@@ -58,15 +58,25 @@ class Candidate:
         }
 
 
-def try_exporters(
-    exporters: Sequence[Exporter], job: Job, part: Part, checker: Checker
-) -> list[Candidate]:
-    """Exports a part with every exporter that applies, and checks each model against PyTorch."""
-    return [_try(one, job, part, checker) for one in exporters]
+def try_exporter(
+    exporter: Exporter, job: Job, part: Part, checker: Checker, before: Sequence[Candidate]
+) -> Candidate:
+    """Exports a part, and checks the model against PyTorch.
 
-
-def _try(exporter: Exporter, job: Job, part: Part, checker: Checker) -> Candidate:
+    Args:
+        exporter: Who does it.
+        job: What all parts have in common.
+        part: The part.
+        checker: Knows what PyTorch computes.
+        before: What the exporters before did; of large models only one is made.
+    """
     found = Candidate(exporter.name)
+    if checker.large and any(not one.rejected for one in before):
+        found.rejected = (
+            "not tried: with over 1 GB of weights the first exporter that succeeds is kept "
+            f"(--exporter {exporter.name})"
+        )
+        return found
     found.rejected = exporter.refusal(job, part)
     if found.rejected:
         return found
@@ -82,7 +92,10 @@ def _try(exporter: Exporter, job: Job, part: Part, checker: Checker) -> Candidat
     found.rejected = checker.complaint(model)
     if not found.rejected:
         name_axes(model, part)
-        found.rejected, found.figures = checker.check(model)
+        # A large one only once it is saved: ONNX Runtime's copy of the weights beside PyTorch's
+        # would double the memory.
+        if not checker.large:
+            found.rejected, found.figures = checker.check(model)
     if not found.rejected:
         found.model = model
     return found

@@ -15,7 +15,7 @@ from typing import Any
 from onnxopt.core.errors import InvalidInputError, OnnxOptError, ParityError
 from onnxopt.export.capturing import output_to
 from onnxopt.export.checking import Checker
-from onnxopt.export.choosing import Candidate, choose, try_exporters
+from onnxopt.export.choosing import Candidate, choose, try_exporter
 from onnxopt.export.exporters import DEFAULT_OPSET, EXPORTERS, Job, find_exporters
 from onnxopt.export.folders import check_folder, copy_companions, staged_folder, write_record
 from onnxopt.export.masking import exportable_masks
@@ -132,11 +132,11 @@ class _Run:
             part, runs, notes = run_references(part)
         while True:
             checker = Checker(part, runs, job.weight_bytes)
-            candidates = []
+            candidates: list[Candidate] = []
             for one in exporters:
                 self.say(f"{part.name}: exporting with {one.name}")
                 with output_to(self.log):
-                    candidates += try_exporters([one], job, part, checker)
+                    candidates.append(try_exporter(one, job, part, checker, candidates))
             self.say(f"{part.name}: choosing")
             with output_to(self.log):
                 best = choose(candidates, runs)
@@ -219,9 +219,12 @@ class _Run:
         complaint, figures = one.checker.check(SavedFile(str(path)))
         if complaint:
             what = "optimized" if optimize else "saved"
+            advice = "; try another --exporter" if one.checker.large and not optimize else ""
             raise ParityError(
-                f"{one.file}, once {what}, is not at parity with PyTorch: {complaint}"
+                f"{one.file}, once {what}, is not at parity with PyTorch: {complaint}{advice}"
             )
+        if not one.best.figures:
+            one.best.figures = figures
         return ExportedFile(
             file=one.file,
             exporter=one.best.exporter,

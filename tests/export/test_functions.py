@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 import onnxopt
 from onnxopt.core.errors import InvalidInputError, OnnxOptError
+from onnxopt.export.checking import Checker
 from onnxopt.runtime.session import open_session
 
 torch = pytest.importorskip("torch")
@@ -36,6 +38,21 @@ def make():
 def write(folder: Path, body: str) -> str:
     (folder / "net.py").write_text(HEAD + body)
     return f"{folder / 'net.py'}:make"
+
+
+def test_first_export_is_kept_and_checked_from_its_file_when_weights_are_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # By its module: `onnxopt.export` is a function, lazily bound over the package of that name.
+    monkeypatch.setattr(sys.modules[Checker.__module__], "LARGE_BYTES", 0)
+    result = onnxopt.export(write(tmp_path, TIED), tmp_path / "out")
+    (file,) = result.files
+    kept, *others = file.candidates
+    assert kept["kept"]
+    assert kept["parity"]
+    assert file.largest_error < 1e-5
+    assert all("not tried" in other["rejected"] for other in others if other["seconds"] == 0)
+    assert any("not tried" in other["rejected"] for other in others)
 
 
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
