@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from onnxopt.graph.values import dims, rank
 from onnxopt.passes.fusion.attention.heads import typed
-from onnxopt.passes.fusion.attention.lengths import Lengths
+from onnxopt.passes.fusion.attention.lengths import Lengths, integers
 from onnxopt.passes.fusion.attention.scores import Mask, UnlikeError
 
 Shape = tuple[int | str | None, ...]
@@ -34,6 +34,8 @@ def bias_shape(masks: Sequence[Mask], scores: Shape) -> Shape:
     total: list[int | str | None] = [1, 1, 1, 1]
     for mask in masks:
         shape = dims(mask.value)
+        if mask.windows:
+            shape = _of_windows(mask)
         if shape is None or len(shape) > 4:
             raise UnlikeError(f"the shape of the mask {mask.value.name!r} is not known")
         for place, size in enumerate((1,) * (4 - len(shape)) + shape):
@@ -54,7 +56,7 @@ def emit_bias(
     """The sum of all masks in full size over the last two axes; None without masks."""
     total: ir.Value | None = None
     for mask in masks:
-        part = additive(op, mask, dtype, lengths.opset)
+        part = additive(op, mask, dtype, lengths)
         if total is not None:
             part = typed(op.Add(total, part), part, sum_shape(total, part))
         total = part
@@ -80,7 +82,22 @@ def sum_shape(one: ir.Value, other: ir.Value) -> Shape | None:
     )
 
 
-def additive(op: Any, mask: Mask, dtype: ir.DataType, opset: int) -> ir.Value:
+def _of_windows(mask: Mask) -> Shape:
+    """`(1, heads or 1, sequence, time)` of a mask with an axis of windows.
+
+    Raises:
+        UnlikeError: It has other axes, or sizes that are not known.
+    """
+    shape = (dims(mask.value) or ())[-4:]
+    lead = (dims(mask.value) or ())[:-4]
+    if lead not in ((), (1,)) or len(shape) != 4 or shape[0] != mask.windows:
+        raise UnlikeError(f"the mask {mask.value.name!r} is none of {mask.windows} windows")
+    if not all(isinstance(size, int) for size in shape):
+        raise UnlikeError(f"the shape of the mask {mask.value.name!r} is not known")
+    return (1, *shape[1:])
+
+
+def additive(op: Any, mask: Mask, dtype: ir.DataType, lengths: Lengths) -> ir.Value:
     """A mask as what is added to the scores, of rank 4."""
     value = mask.value
     shape = dims(value)
@@ -96,10 +113,25 @@ def additive(op: Any, mask: Mask, dtype: ir.DataType, opset: int) -> ir.Value:
         value.dtype, value.shape = dtype, mask.value.shape
     if mask.factor != 1.0:
         value = typed(op.Mul(value, _number(op, mask.factor, dtype)), value, shape)
+    if mask.windows:
+        return _repeated(op, value, mask, lengths)
     missing = 4 - (rank(value) or 0)
     if missing:
-        value = _unsqueezed(op, value, missing, opset)
+        value = _unsqueezed(op, value, missing, lengths.opset)
     return value
+
+
+def _repeated(op: Any, value: ir.Value, mask: Mask, lengths: Lengths) -> ir.Value:
+    """A mask of windows once for each image of the batch: `[batch, heads, sequence, time]`."""
+    shape = _of_windows(mask)
+    missing = 5 - (rank(value) or 0)
+    if missing:
+        value = _unsqueezed(op, value, missing, lengths.opset)
+    images = op.Div(lengths.batch(op), integers(op, [mask.windows]))
+    target = op.Concat(images, integers(op, [1, 1, 1, 1]), axis=0)
+    wide = op.Expand(value, target)
+    sizes = [size for size in shape[1:] if isinstance(size, int)]
+    return typed(op.Reshape(wide, integers(op, [-1, *sizes])), value, (None, *shape[1:]))
 
 
 def _unsqueezed(op: Any, value: ir.Value, count: int, opset: int) -> ir.Value:

@@ -6,6 +6,8 @@ others follows from how it is made:
     Where(keep, 0, -inf)    (1 - keep) * -inf    Where(drop, -inf, scores)    sums of such
     keep = j <= i, And(j <= i, ...)              drop = j > i, Or(j > i, ...), Not(keep)
 
+    keep = a constant triangle, cut at past + i (`triangles.py`)
+
 with j the places of the keys, `Range(0, past + sequence)`, and i those of the queries,
 `Range(past, past + sequence)`; Expand, Unsqueeze, Reshape and Cast between them change nothing.
 """
@@ -13,14 +15,17 @@ with j the places of the keys, `Range(0, past + sequence)`, and i those of the q
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxopt.graph import symbolic
-from onnxopt.graph.values import constant, dims, int_attribute
+from onnxopt.graph.values import constant, dims
 from onnxopt.passes.cleanup.single_node import producer_of
+from onnxopt.passes.fusion.attention.scalars import scalar
 from onnxopt.passes.fusion.attention.scores import MASKED, Mask
+from onnxopt.passes.fusion.attention.triangles import is_triangle
 from onnxopt.passes.fusion.polynomials import number
 
 _THROUGH = ("Identity", "Unsqueeze", "Squeeze", "Reshape", "Expand", "Cast")
@@ -48,6 +53,19 @@ def is_causal(mask: Mask, window: Window) -> bool:
     if mask.fill is not None:
         return _hides(mask.value, window, keep=mask.keep)
     return mask.factor > 0 and _adds_causally(mask.value, window, mask.factor, 0)
+
+
+def needed(masks: Sequence[Mask], window: Window) -> tuple[Mask, ...]:
+    """The masks without those that hide only what comes after, where another one does so too."""
+    cuts = [
+        mask
+        for mask in masks
+        if mask.fill is not None
+        and mask.keep
+        and is_triangle(mask.value, window.past, window.sequence)
+    ]
+    others = tuple(mask for mask in masks if mask not in cuts)
+    return others if any(is_causal(mask, window) for mask in others) else tuple(masks)
 
 
 def _adds_causally(value: ir.Value | None, window: Window, factor: float, depth: int) -> bool:
@@ -89,6 +107,8 @@ def _hides(value: ir.Value | None, window: Window, *, keep: bool, depth: int = 0
         return False
     if node.op_type in _THROUGH:
         return _keeps_square(node) and _hides(node.inputs[0], window, keep=keep, depth=depth + 1)
+    if node.op_type == "Slice":
+        return keep and is_triangle(value, window.past, window.sequence)
     if node.op_type == "Not":
         return _hides(node.inputs[0], window, keep=not keep, depth=depth + 1)
     if node.op_type == ("And" if keep else "Or"):
@@ -134,40 +154,3 @@ def _counts(value: ir.Value | None, axis: int, start: int | str, window: Window)
         return False
     first, step = scalar(node.inputs[0]), scalar(node.inputs[2])
     return first == start and step == 1
-
-
-def scalar(value: ir.Value | None) -> int | str | None:
-    """What a computed integer with one element is: a number, a symbol, or None if unknown."""
-    known = constant(value)
-    if known is not None:
-        return int(known.reshape(-1)[0]) if known.size == 1 and known.dtype.kind in "iu" else None
-    node = None if value is None else value.producer()
-    if node is None or node.domain:
-        return None
-    if node.op_type in ("Identity", "Squeeze", "Unsqueeze", "Reshape", "Cast"):
-        return scalar(node.inputs[0])
-    if node.op_type in ("Add", "Sub"):
-        first, second = scalar(node.inputs[0]), scalar(node.inputs[1])
-        if first is None or second is None:
-            return None
-        return (symbolic.add if node.op_type == "Add" else symbolic.sub)(first, second)
-    if node.op_type == "Shape":
-        part = _shape_of(node)
-        return part[0] if part is not None and len(part) == 1 else None
-    if node.op_type == "Gather":
-        shape, index = producer_of(node.inputs[0], "Shape"), constant(node.inputs[1])
-        part = None if shape is None else _shape_of(shape)
-        if part is None or index is None or index.size != 1:
-            return None
-        place = int(index.reshape(-1)[0])
-        return part[place] if -len(part) <= place < len(part) else None
-    return None
-
-
-def _shape_of(node: ir.Node) -> tuple[int | str | None, ...] | None:
-    shape = dims(node.inputs[0])
-    if shape is None:
-        return None
-    start = int_attribute(node, "start", 0)
-    end = int_attribute(node, "end", len(shape))
-    return shape[start:end]

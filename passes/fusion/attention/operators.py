@@ -13,8 +13,8 @@ from onnxopt.passes.cleanup.single_node import NodeRule, found, no_match, produc
 from onnxopt.passes.fusion.attention.bias import emit_bias
 from onnxopt.passes.fusion.attention.heads import typed
 from onnxopt.passes.fusion.attention.lengths import integers
-from onnxopt.passes.fusion.attention.masks import Window, is_causal
-from onnxopt.passes.fusion.attention.plan import Plan, axis_size, known_size, plan_of
+from onnxopt.passes.fusion.attention.masks import is_causal
+from onnxopt.passes.fusion.attention.plan import Plan, known_size, plan_of
 from onnxopt.passes.fusion.attention.scores import UnlikeError
 
 DOMAIN = "com.microsoft"
@@ -65,11 +65,9 @@ class GroupQuery(AttentionRule):
                 "GroupQueryAttention runs no batch of several new tokens behind a cache: "
                 "fix the batch to 1, or allow that with single-prompts=true"
             )
-        past, sequence = axis_size(plan.past[0].past, 2), plan.scores[2]
-        if past is None or sequence is None:
+        if plan.window is None:
             return "the length of the cache is not known"
-        window = Window(past, sequence)
-        if not any(is_causal(mask, window) for mask in plan.attention.masks):
+        if not any(is_causal(mask, plan.window) for mask in plan.attention.masks):
             return "the mask is not provably causal, which GroupQueryAttention is"
         if known_size(plan.key, 3) != known_size(plan.value, 3):
             return "keys and values differ in size"
@@ -114,11 +112,12 @@ class MultiHead(AttentionRule):
     """Attention of any kind becomes MultiHeadAttention."""
 
     def unfit(self, plan: Plan) -> str | None:
-        """It has as many key heads as query heads and knows no cap."""
+        """It knows no cap, and all query heads that share a key head need one mask."""
         if plan.attention.cap:
             return "the scores are capped, which MultiHeadAttention does not do"
-        if plan.key_heads != plan.heads:
-            return "query heads share key heads, which MultiHeadAttention does not know"
+        shape = bias_shape(plan.attention.masks, plan.scores)
+        if plan.key_heads != plan.heads and shape[1] != 1:
+            return "query heads that share a key head have masks of their own"
         return None
 
     def rewrite(self, op: Any, root: ir.Value, plan: Plan) -> ir.Value:

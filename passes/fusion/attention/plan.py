@@ -12,6 +12,7 @@ from onnxopt.passes.fusion.attention.bias import bias_shape
 from onnxopt.passes.fusion.attention.grouped import Cached, cached, ungrouped
 from onnxopt.passes.fusion.attention.heads import Heads
 from onnxopt.passes.fusion.attention.lengths import Lengths
+from onnxopt.passes.fusion.attention.masks import Window, needed
 from onnxopt.passes.fusion.attention.scores import Attention, UnlikeError, read_attention
 
 _HALVES_AND_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -27,6 +28,7 @@ class Plan:
         value: Heads of the value, each once.
         past: The caches of keys and values; None without them.
         scores: `(batch, heads, sequence, time)`.
+        window: The sizes against which masks are proven causal; None if they are not known.
         lengths: Where sizes come from.
     """
 
@@ -35,6 +37,7 @@ class Plan:
     value: Heads
     past: tuple[Cached, Cached] | None
     scores: tuple[int | str | None, ...]
+    window: Window | None
     lengths: Lengths
 
     @property
@@ -75,6 +78,10 @@ def plan_of(node: ir.Node, model: ir.Model) -> Plan | None:
     caches = cached(key), cached(value)
     past = None if caches[0] is None or caches[1] is None else (caches[0], caches[1])
     scores = (query[0], query[1], query[2], _time(key, past))
+    before = 0 if past is None else axis_size(past[0].past, 2)
+    window = None if before is None or query[2] is None else Window(before, query[2])
+    if window is not None:
+        attention = dataclasses.replace(attention, masks=needed(attention.masks, window))
     bias_shape(attention.masks, scores)
     lengths = Lengths(
         query=_sized(attention.query),
@@ -83,7 +90,7 @@ def plan_of(node: ir.Node, model: ir.Model) -> Plan | None:
         inputs=[one for one in model.graph.inputs if not one.is_initializer()],
         opset=opset_version(node, model),
     )
-    return Plan(attention, key, value, past, scores, lengths)
+    return Plan(attention, key, value, past, scores, window, lengths)
 
 
 def known_size(heads: Heads, axis: int) -> int:

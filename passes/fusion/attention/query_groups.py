@@ -107,7 +107,7 @@ class _Fold(AttentionRule):
         """Scores with all masks, which are added up first: layers that share them do it once."""
         total: ir.Value | None = None
         for mask in plan.attention.masks:
-            part = additive(op, mask, dtype, plan.lengths.opset)
+            part = additive(op, mask, dtype, plan.lengths)
             if total is not None:
                 part = typed(op.Add(total, part), part, sum_shape(total, part))
             total = part

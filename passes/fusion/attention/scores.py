@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from onnxopt.graph.values import constant, int_attribute, rank
+from onnxopt.graph.values import constant, dims, int_attribute, rank
 from onnxopt.passes.cleanup.single_node import producer_of
 from onnxopt.passes.fusion.attention.heads import Heads, key_heads, plain, query_heads
 from onnxopt.passes.fusion.polynomials import number
@@ -40,12 +40,15 @@ class Mask:
         factor: What the additive mask is multiplied by.
         keep: A boolean mask is True where the score stays; else True where it is masked out.
         fill: The number that stands for a masked score; None for an additive mask.
+        windows: The batch consists of so many windows for each image, and the mask has an axis of
+            them before that of the heads; 0 for a mask without.
     """
 
     value: ir.Value
     factor: float = 1.0
     keep: bool = True
     fill: float | None = None
+    windows: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +125,7 @@ class _Walk:
         self.factor = 1.0
         self.masks: list[Mask] = []
         self.cap = 0.0
+        self._windows = 0
 
     def to_product(self, value: ir.Value | None) -> ir.Node:
         for _ in range(_MOST_STEPS):
@@ -129,11 +133,11 @@ class _Walk:
             node = None if value is None else value.producer()
             if node is None or node.domain:
                 break
-            if node.op_type == "MatMul":
+            if node.op_type == "MatMul" and not self._windows:
                 return node
             step = {
                 "Add": self._add, "Sub": self._sub, "Mul": self._scale, "Div": self._scale,
-                "Where": self._where,
+                "Where": self._where, "Reshape": self._regroup,
             }.get(node.op_type)  # fmt: skip
             if step is None:
                 raise UnlikeError(f"the scores pass through {node.op_type}")
@@ -156,7 +160,7 @@ class _Walk:
         if self.cap:
             raise UnlikeError("a mask is added before the scores are capped")
         assert mask is not None
-        self.masks.append(Mask(mask, factor))
+        self.masks.append(Mask(mask, factor, windows=self._windows))
 
     def _scale(self, node: ir.Node) -> ir.Value:
         capped = self._capped(node)
@@ -188,6 +192,21 @@ class _Walk:
             return inside
         return None
 
+    def _regroup(self, node: ir.Node) -> ir.Value:
+        """Behind a Reshape that takes the windows of an image apart, or joins them again."""
+        source = node.inputs[0]
+        before, after = dims(source), dims(node.outputs[0])
+        if source is None or before is None or after is None:
+            raise UnlikeError("the scores pass through a Reshape of unknown shapes")
+        windows = before[1] if (len(before), len(after)) == (5, 4) else None
+        if isinstance(windows, int) and not self._windows and before[2:] == after[1:]:
+            self._windows = windows
+        elif self._windows and len(before) == 4 and before[1:] == after[2:]:
+            self._windows = 0
+        else:
+            raise UnlikeError("the scores pass through a Reshape that is none of windows")
+        return source
+
     def _where(self, node: ir.Node) -> ir.Value:
         condition, first, second = node.inputs
         for scores, other, keep in ((first, second, True), (second, first, False)):
@@ -198,7 +217,8 @@ class _Walk:
                 raise UnlikeError(f"masked scores are {fill * self.factor:g}, not -inf")
             if self.cap:
                 raise UnlikeError("a mask is added before the scores are capped")
-            self.masks.append(Mask(condition, keep=keep, fill=fill * self.factor))
+            low = fill * self.factor
+            self.masks.append(Mask(condition, keep=keep, fill=low, windows=self._windows))
             return scores
         raise UnlikeError("the scores are chosen from something that is no number")
 
