@@ -112,12 +112,11 @@ class MultiHead(AttentionRule):
     """Attention of any kind becomes MultiHeadAttention."""
 
     def unfit(self, plan: Plan) -> str | None:
-        """It knows no cap, and all query heads that share a key head need one mask."""
+        """It has as many key heads as query heads and knows no cap."""
         if plan.attention.cap:
             return "the scores are capped, which MultiHeadAttention does not do"
-        shape = bias_shape(plan.attention.masks, plan.scores)
-        if plan.key_heads != plan.heads and shape[1] != 1:
-            return "query heads that share a key head have masks of their own"
+        if plan.key_heads != plan.heads:
+            return "query heads share key heads, which MultiHeadAttention does not know"
         return None
 
     def rewrite(self, op: Any, root: ir.Value, plan: Plan) -> ir.Value:
