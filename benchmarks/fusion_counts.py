@@ -29,7 +29,7 @@ OPERATORS = (
 
 
 def counts(path: Path, target: str) -> tuple[str, ...]:
-    """How often each operator is in the optimized model, which is at parity; or why there is none."""
+    """How often each operator is in the optimized model, or why there is none at parity."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "model.onnx")
         try:
