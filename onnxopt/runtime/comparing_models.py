@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,7 +97,11 @@ class Comparing:
             )
         outputs = self._judged(differences)
         failed = [o for o in outputs if o.parity.complaint]
-        failed.sort(key=lambda o: -o.parity.difference.relative / o.parity.tolerance.relative)
+        # A tolerance of 0 is the user's to give.
+        least = sys.float_info.min
+        failed.sort(
+            key=lambda o: -o.parity.difference.relative / max(o.parity.tolerance.relative, least)
+        )
         reasons = tuple(f"output {o.parity.name!r}: {o.parity.complaint}" for o in failed)
         return self._result(reasons, outputs, start)
 

@@ -207,9 +207,9 @@ class _Search:
         self._attempts += 1
         ran: list[tuple[int, InputSet, dict[str, Any]]] = []
         for variant in self._variants:
-            one = self._plan.build(sizes, run, variant)
-            start = time.perf_counter()
             try:
+                one = self._plan.build(sizes, run, variant)
+                start = time.perf_counter()
                 outputs = self._session.run(one.feeds)
             except CannotRunError as error:
                 self._first_failure = self._first_failure or error.reason
