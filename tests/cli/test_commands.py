@@ -237,7 +237,8 @@ def test_errors_carry_exit_codes_when_raised() -> None:
 
 def test_no_tolerance_at_all_is_a_tolerance(tmp_path: Path, run: Run) -> None:
     model, other = tmp_path / "model.onnx", tmp_path / "other.onnx"
-    text = '<ir_version: 10, opset_import: ["": 18]> g (float[N] x) => (float[N] y) {{ y = {} (x) }}'
+    header = '<ir_version: 10, opset_import: ["": 18]>'
+    text = header + " g (float[N] x) => (float[N] y) {{ y = {} (x) }}"
     for path, operator in ((model, "Sin"), (other, "Cos")):
         onnx.save(onnx.parser.parse_model(text.format(operator)), path)
     assert run("compare", model, other, "--tolerance", "0").exit_code == 3
