@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnxopt.core.errors import InvalidInputError
 
 Array = NDArray[np.float64]
+_ROUNDING = 1e-12
 
 
 def refit(
@@ -50,10 +51,11 @@ def refit(
     left = covariance[np.ix_(kept, kept)]
     variance = float(np.trace(left)) / len(left)
     fitted = weight[kept].copy()
-    # Inputs that never vary say nothing about others; the bias alone takes over.
-    if variance > 0 and ridge > 0:
+    # Inputs that never vary but by rounding say nothing about others; the bias alone takes over.
+    varies = variance > _ROUNDING * float(np.trace(moments)) / inputs
+    if varies and ridge > 0:
         left = left + ridge * variance * np.eye(len(left))
-    if variance > 0:
+    if varies:
         target = covariance[np.ix_(kept, ~kept)] @ weight[~kept]
         fitted += np.linalg.lstsq(left, target, rcond=None)[0]
     shift: Array = mean @ weight - mean[kept] @ fitted

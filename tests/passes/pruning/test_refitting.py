@@ -49,6 +49,13 @@ def test_constant_inputs_move_into_the_bias() -> None:
     np.testing.assert_allclose(shift, _W[~_KEPT].sum(axis=0))
 
 
+def test_rounding_is_no_variance() -> None:
+    x = np.tile(_RNG.random(6), (7, 1))
+    weight, shift = refit(_W, *_moments(x), _KEPT)
+    np.testing.assert_array_equal(weight, _W[_KEPT])
+    np.testing.assert_allclose(shift, x[0, ~_KEPT] @ _W[~_KEPT])
+
+
 def test_bad_input_is_named() -> None:
     moments, mean = _moments(_X)
     with pytest.raises(InvalidInputError, match="keep an input"):
