@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,8 +16,9 @@ from onnxopt.core.errors import InvalidInputError, ParityError, PassFailedError
 from onnxopt.core.passes import Pass
 from onnxopt.core.pipeline import AnyPass, Observer, Pipeline, Repeat, count_nodes
 from onnxopt.core.report import ModelSize, Report
+from onnxopt.core.timing import timed
 from onnxopt.graph.accepting import accepted_model
-from onnxopt.graph.cost import model_tensors
+from onnxopt.graph.cost import weight_bytes
 from onnxopt.graph.input_shapes import fix_input_shapes
 from onnxopt.graph.known_operators import unknown_operators
 from onnxopt.graph.mapped import release_weights
@@ -146,7 +146,7 @@ class _Run:
         report, original, work = self._start(check=check)
         with ExitStack() as stack:
             prover = self._prover(original, work, stack, self.isolated) if check else None
-            with _phase(report, "passes"):
+            with timed(report.seconds, "passes"):
                 pipeline = Pipeline(self.passes, observers=self.observers)
                 report.records = pipeline.call(work).records
             return self._finish(report, original, work, prover)
@@ -192,7 +192,7 @@ class _Run:
         """A report, the untouched original and a model to work on."""
         source = os.fspath(self.model) if isinstance(self.model, (str, os.PathLike)) else ""
         report = Report(source=source, target=str(self.target))
-        with _phase(report, "load"):
+        with timed(report.seconds, "load"):
             original, work = _original_and_copy(self.model)
         # What would make all the work futile comes before it.
         if self.output is not None:
@@ -234,7 +234,7 @@ class _Run:
         else:
             # The file itself is run, before it takes the target's place: that needs no second copy
             # of the weights, and what was proven is what was written.
-            with _phase(report, "save", without=("parity",)):
+            with timed(report.seconds, "save", without=("parity",)):
                 save_model(work, self.output, external_data=self.external_data, verify=verify)
             report.output = os.fspath(self.output)
         return Result(work, report)
@@ -279,7 +279,7 @@ def _check_parity(prover: Prover, result: ir.Model | Path, report: Report) -> No
     """Fills `report.parity`; raises if the result, in memory or as a file, is not at parity."""
     from onnxopt.runtime.proving import CrashedError
 
-    with _phase(report, "parity"):
+    with timed(report.seconds, "parity"):
         try:
             found = prover.prove(result)
         except CrashedError as error:
@@ -306,16 +306,6 @@ def _blame_given(original: PathLike | ir.Model, report: Report, shapes: bool, in
 
 
 @contextmanager
-def _phase(report: Report, name: str, *, without: Sequence[str] = ()) -> Iterator[None]:
-    """Adds the time of the block, less that of phases inside it, to the report."""
-    start = time.perf_counter()
-    inner = sum(report.seconds.get(other, 0.0) for other in without)
-    yield
-    inner = sum(report.seconds.get(other, 0.0) for other in without) - inner
-    report.seconds[name] = report.seconds.get(name, 0.0) + time.perf_counter() - start - inner
-
-
-@contextmanager
 def _patient_garbage_collector() -> Iterator[None]:
     """Looks for cyclic garbage rarely.
 
@@ -331,8 +321,7 @@ def _patient_garbage_collector() -> Iterator[None]:
 
 
 def _size(model: ir.Model) -> ModelSize:
-    tensors = {id(tensor): tensor.nbytes for tensor in model_tensors(model).values()}
-    return ModelSize(nodes=count_nodes(model), weight_bytes=sum(tensors.values()))
+    return ModelSize(nodes=count_nodes(model), weight_bytes=weight_bytes(model))
 
 
 def _provider_notes(target: Target) -> list[str]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -14,9 +12,10 @@ import onnx_ir as ir
 
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.core.passes import Refusal
+from onnxopt.core.timing import timed
 from onnxopt.graph.accepting import accepted_model
 from onnxopt.graph.blocks import BlockEncoding
-from onnxopt.graph.cost import model_tensors
+from onnxopt.graph.cost import weight_bytes
 from onnxopt.graph.loading import load_model
 from onnxopt.graph.saving import check_target, save_model
 from onnxopt.passes.quantization.weight_only import (
@@ -117,7 +116,7 @@ def quantize_weights(
     if data is None and bits == "auto":
         raise InvalidInputError("bits auto needs calibration data: it measures what rounding costs")
     report = WeightReport(source=os.fspath(model) if isinstance(model, (str, os.PathLike)) else "")
-    with _phase(report, "load"):
+    with timed(report.seconds, "load"):
         work = (
             load_model(model)
             if isinstance(model, (str, os.PathLike))
@@ -129,7 +128,7 @@ def quantize_weights(
             from onnxopt.passes.cleanup.opset import ConvertOpset
 
             ConvertOpset(version=STANDARD_OPSET)(work)
-    report.bytes_before = _weight_bytes(work)
+    report.bytes_before = weight_bytes(work)
     encoding = BlockEncoding(
         4 if bits == "auto" else bits,
         block_size,
@@ -144,7 +143,7 @@ def quantize_weights(
         else:
             encodings[site] = _overridden(site, encoding, overrides or {})
     computes: dict[WeightSite, Callable[[], BlockWeights]] = {}
-    with _phase(report, "calibrate"):
+    with timed(report.seconds, "calibrate"):
         if encodings and data is not None and (algorithm in _FROM_DATA or bits == "auto"):
             fixed = {s for s in encodings if _named(s, overrides or {})}
             solver = _solver(
@@ -164,9 +163,9 @@ def quantize_weights(
         solver=lambda site, wanted: _compute(computes, site, wanted),
     )
     report.refusals += refused
-    report.bytes_after = _weight_bytes(work)
+    report.bytes_after = weight_bytes(work)
     if output is not None:
-        with _phase(report, "save"):
+        with timed(report.seconds, "save"):
             save_model(work, output, external_data=external_data)
         report.output = os.fspath(Path(output))
     for site, weight in done.items():
@@ -250,14 +249,3 @@ def _overridden(
         if excluded(site.name, (pattern,)):
             return dataclasses.replace(encoding, bits=bits)
     return encoding
-
-
-def _weight_bytes(model: ir.Model) -> int:
-    return sum({id(t): int(t.nbytes) for t in model_tensors(model).values()}.values())
-
-
-@contextmanager
-def _phase(report: WeightReport, name: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    report.seconds[name] = round(time.perf_counter() - start, 4)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxopt.core.errors import InvalidInputError, MissingDependencyError
+from onnxopt.runtime.user_functions import user_code
 
 TEXT_SUFFIXES = frozenset({".txt", ".jsonl", ".json"})
 _MOST_TOKENS = 512
@@ -120,7 +121,6 @@ def load_tokenizer(folder: Path) -> Any:
     path = folder / "tokenizer.json" if folder.is_dir() else folder
     if not path.is_file():
         raise InvalidInputError(f"{folder}: there is no tokenizer.json in it")
-    try:
+    # The package raises plain Exceptions.
+    with user_code(f"{path}: cannot read the tokenizer"):
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # the package raises plain Exceptions
-        raise InvalidInputError(f"{path}: cannot read the tokenizer: {error}") from error

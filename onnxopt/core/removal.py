@@ -9,6 +9,17 @@ import onnx_ir as ir
 from onnxopt.core.walking import subgraphs_of
 
 
+def drop_weight(value: ir.Value) -> None:
+    """Removes an initializer, or a Constant, that nobody reads and that is no graph output."""
+    if value.uses() or value.is_graph_output():
+        return
+    producer = value.producer()
+    if producer is not None and isinstance(producer.graph, ir.Graph):
+        producer.graph.remove(producer)
+    elif isinstance(value.graph, ir.Graph) and value.name:
+        value.graph.initializers.pop(value.name, None)
+
+
 def remove_node(node: ir.Node) -> list[ir.Node]:
     """Removes a node that nobody uses.
 

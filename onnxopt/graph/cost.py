@@ -104,6 +104,11 @@ def model_tensors(model: ir.Model) -> dict[str, ir.TensorProtocol]:
     return tensors
 
 
+def weight_bytes(model: ir.Model) -> int:
+    """Bytes of all tensors of a model; those that share their memory count once."""
+    return sum({id(tensor): tensor.nbytes for tensor in model_tensors(model).values()}.values())
+
+
 def node_flops(node: ir.Node, sizes: dict[str, int]) -> int | None:
     """Operations of one node, or None if its shapes are not known."""
     if node.op_type in _FREE:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +17,8 @@ from onnxopt.calibration.data import CalibrationData, open_data
 from onnxopt.calibration.table import CalibrationTable, load_table
 from onnxopt.core.errors import InvalidInputError, OnnxOptError
 from onnxopt.core.pipeline import Observer
-from onnxopt.graph.cost import model_tensors
+from onnxopt.core.timing import timed
+from onnxopt.graph.cost import weight_bytes
 from onnxopt.graph.fingerprint import fingerprint
 from onnxopt.graph.saving import check_target, save_model
 from onnxopt.optimizing import optimize
@@ -110,7 +109,7 @@ def quantize(
     report = QuantizationReport(
         source=os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
     )
-    with _phase(report, "prepare"):
+    with timed(report.seconds, "prepare"):
         prepared = optimize(model, target=options.target, observers=observers)
         report.preparation = prepared.report
         work = prepared.model
@@ -118,7 +117,7 @@ def quantize(
             check_target(work, output)
         name_nodes(work)
         report.notes += raise_opset(work, options.mode)
-    report.bytes_before = _weight_bytes(work)
+    report.bytes_before = weight_bytes(work)
     already = Counter(n.op_type for n in work.graph if n.op_type in _INTEGER_OPS)
     if already:
         report.notes.append(
@@ -140,9 +139,9 @@ def quantize(
     chosen = job.search(table)
     result = work if chosen is None else chosen.model
     report.chosen = "float" if chosen is None else str(chosen.form)
-    report.bytes_after = _weight_bytes(result)
+    report.bytes_after = weight_bytes(result)
     if output is not None:
-        with _phase(report, "save"):
+        with timed(report.seconds, "save"):
             save_model(result, output, external_data=external_data, verify=_opens(options))
         report.output = os.fspath(output)
     return QuantizeResult(result, report)
@@ -188,7 +187,7 @@ class _Job:
                     "--mode dynamic, which needs none"
                 )
             return None
-        with _phase(self._report, "calibrate"):
+        with timed(self._report.seconds, "calibrate"):
             names = observed_names(model)
             table = collect(
                 model, names, self._data, samples=self._calibrating, max_memory=max_memory
@@ -212,7 +211,7 @@ class _Job:
             report.notes.append("there is nothing that can be quantized")
             return None
         providers = options.target.execution_providers
-        with _phase(report, "measure"):
+        with timed(report.seconds, "measure"):
             try:
                 sets = (
                     self._data.plan
@@ -277,14 +276,3 @@ def _opens(options: QuantizeOptions) -> Callable[[Path], None]:
             raise OnnxOptError(f"the quantized model does not load: {error.reason}") from error
 
     return verify
-
-
-@contextmanager
-def _phase(report: QuantizationReport, name: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    report.seconds[name] = report.seconds.get(name, 0.0) + time.perf_counter() - start
-
-
-def _weight_bytes(model: ir.Model) -> int:
-    return sum({id(t): t.nbytes for t in model_tensors(model).values()}.values())

@@ -10,9 +10,7 @@ docs/guard.md says how it decides.
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import onnx_ir as ir
@@ -23,6 +21,7 @@ from onnxopt.core.guarding import GuardRecord, Undone
 from onnxopt.core.pipeline import AnyPass, Observer, Pipeline, Repeat, pass_name
 from onnxopt.core.report import PassRecord
 from onnxopt.core.snapshot import restore, snapshot
+from onnxopt.core.timing import timed
 from onnxopt.runtime.attempts import Attempt, attempt
 from onnxopt.runtime.budget import Budget
 from onnxopt.runtime.judges import Judges
@@ -99,7 +98,7 @@ class Guard:
         else:
             self._run_at_once(model, passes, fresh)
         if self._parity is None:
-            with self._phase("parity"):
+            with timed(self._seconds, "parity"):
                 self._parity = self._judges.parity(model)
         self._record.seconds = self._seconds["guard"] = self._budget.spent
         seconds = {phase: value for phase, value in self._seconds.items() if round(value, 3)}
@@ -112,10 +111,10 @@ class Guard:
         first: Attempt | None = None
         parity: ParityResult | None = None
         try:
-            with self._phase("passes"):
+            with timed(self._seconds, "passes"):
                 records = pipeline.call(model).records
             first = Attempt(model, records, gate.taken, frozenset(), {})
-            with self._phase("parity"):
+            with timed(self._seconds, "parity"):
                 parity = self._judges.parity(model)
         except PassFailedError:
             pass  # The transaction finds out who raised, and goes on without.
@@ -148,7 +147,7 @@ class Guard:
         with self._budget.spending():
             before = snapshot(model)
         transaction = Transaction(before.clone, group, self._judges)
-        with self._phase("passes"):
+        with timed(self._seconds, "passes"):
             done = transaction.run(self._observers)
         if done.taken:
             with self._budget.spending():
@@ -180,14 +179,6 @@ class Guard:
         self._record.undone += transaction.undone
         self._parity = transaction.parity or self._parity
         restore(model, done.model)
-
-    @contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._seconds[name] += time.perf_counter() - start
 
 
 def _fast(passes: Items) -> set[str]:

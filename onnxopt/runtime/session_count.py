@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from onnxopt.graph.cost import model_tensors
+from onnxopt.graph.cost import weight_bytes
 from onnxopt.runtime.interleaving import FEWEST_ROUNDS
 
 # ONNX Runtime packs weights once more, so that a session takes up to twice the weights.
@@ -24,7 +24,7 @@ def affordable_sessions(
         seconds: How long rounds may go on.
         wanted: The most sessions.
     """
-    weights = sum(t.nbytes for model in models for t in model_tensors(model).values())
+    weights = sum(map(weight_bytes, models))
     by_memory = _MEMORY_BYTES / max(2 * weights, 1)
     by_time = seconds / (FEWEST_ROUNDS * max(round_seconds, 1e-9))
     return max(1, int(min(wanted, by_memory, by_time)))

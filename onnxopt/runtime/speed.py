@@ -9,7 +9,7 @@ from typing import Protocol
 
 import onnx_ir as ir
 
-from onnxopt.graph.cost import model_tensors
+from onnxopt.graph.cost import weight_bytes
 from onnxopt.runtime.benchmark import Ratio, paired_ratio
 from onnxopt.runtime.inputs import InputSet
 from onnxopt.runtime.session import CPU, Feeds, Session, open_session
@@ -73,7 +73,7 @@ def measure_speed(
     pairs = [open_pair()]
     opening = time.perf_counter() - start
     feeds = _choose(pairs[0][0], sets)
-    if _weight_bytes(base) <= _LARGE_BYTES and opening * (_SESSIONS - 1) <= limit * _SHARE:
+    if weight_bytes(base) <= _LARGE_BYTES and opening * (_SESSIONS - 1) <= limit * _SHARE:
         pairs += [open_pair() for _ in range(_SESSIONS - 1)]
     first, second = (
         [functools.partial(one.run, feeds) for one in g] for g in zip(*pairs, strict=True)
@@ -91,7 +91,3 @@ def _choose(session: Session, sets: Sequence[InputSet]) -> Feeds:
     start = time.perf_counter()
     session.run(smallest)
     return smallest if time.perf_counter() - start > _LONG_RUN else largest
-
-
-def _weight_bytes(model: ir.Model) -> int:
-    return sum({id(t): t.nbytes for t in model_tensors(model).values()}.values())

@@ -25,6 +25,7 @@ import onnx_ir as ir
 
 from onnxopt.core.names import Names
 from onnxopt.core.passes import Pass, PassResult, Refusal
+from onnxopt.core.removal import drop_weight
 from onnxopt.core.walking import all_graphs
 from onnxopt.graph.inference import infer_model
 from onnxopt.graph.schema_types import SchemaTypes
@@ -205,7 +206,7 @@ class Conversion:
                     if user.op_type in ("Shape", "Size") and not user.domain:
                         user.replace_input_with(place, self._cast[key])
             node.replace_input_with(index, self._cast[key])
-            self._drop(value)
+            drop_weight(value)
 
     def _converted(self, value: ir.Value, to: ir.DataType) -> ir.Value:
         """The value in another type; a cast beside its producer, made once."""
@@ -246,15 +247,6 @@ class Conversion:
                 ir.tensor([0.0], ir.DataType.FLOAT) if attribute is None else attribute.as_tensor()
             )
             node.attributes["value"] = ir.AttrTensor("value", half_tensor(tensor, self.to, "value"))
-
-    def _drop(self, value: ir.Value) -> None:
-        if value.uses() or value.is_graph_output():
-            return
-        producer = value.producer()
-        if producer is not None and isinstance(producer.graph, ir.Graph):
-            producer.graph.remove(producer)
-        elif isinstance(value.graph, ir.Graph) and value.name:
-            value.graph.initializers.pop(value.name, None)
 
     def _name(self, node: ir.Node, base: str) -> None:
         node.name = self.names.unique_node("Cast")

@@ -27,6 +27,7 @@ import onnx_ir as ir
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.core.names import Names
 from onnxopt.core.passes import Pass, PassResult, Refusal
+from onnxopt.core.removal import drop_weight
 from onnxopt.graph.block_weights import BlockWeights, quantize_weight
 from onnxopt.graph.blocks import BlockEncoding, Method
 from onnxopt.graph.lazy_weights import Form, Latest, QuantizedWeight
@@ -149,20 +150,9 @@ def replace_weights(
         rewrite_site(site, weight, names, standard=standard, accuracy_level=accuracy_level)
         done[site] = weight
     for site in done:
-        _drop(site.value)
+        drop_weight(site.value)
     if done and standard:
         model.ir_version = max(model.ir_version or 0, _IR_VERSION_OF_INT4)
     elif done:
         model.opset_imports.setdefault(DOMAIN, 1)
     return done, refusals
-
-
-def _drop(value: ir.Value) -> None:
-    """Removes a weight that nobody reads any more."""
-    if value.uses():
-        return
-    producer = value.producer()
-    if producer is not None and isinstance(producer.graph, ir.Graph):
-        producer.graph.remove(producer)
-    elif isinstance(value.graph, ir.Graph) and value.name:
-        value.graph.initializers.pop(value.name, None)
