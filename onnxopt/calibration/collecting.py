@@ -13,14 +13,12 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxopt.calibration.data import CalibrationData
+from onnxopt.calibration.runs import largest_sample, run_samples
 from onnxopt.calibration.statistics import Statistics
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.fingerprint import fingerprint
-from onnxopt.graph.mapped import release_weights
-from onnxopt.runtime.probing import Probe, as_declared, chunks, open_plain
-from onnxopt.runtime.regions import cut
-from onnxopt.runtime.session import CannotRunError
+from onnxopt.runtime.probing import Probe, chunks
 
 DEFAULT_MEMORY = 1 << 30
 # What an array costs besides itself while it is observed: a copy and the indexes of its bins.
@@ -61,8 +59,7 @@ def collect(
     channelled = frozenset(by_channel)
     for name in (*fed, *computed):
         table.statistics[name] = Statistics()
-    largest = max(chosen, key=lambda i: _elements(data, i), default=0)
-    sizes = probe.sizes(computed, data[largest].feeds)
+    sizes = probe.sizes(computed, data[largest_sample(data, chosen)].feeds)
     parts = list(chunks(computed, sizes, max(1, max_memory // _OVERHEAD))) or [[]]
     for number, part in enumerate(parts):
         watched = (*part, *(fed if number == 0 else ()))
@@ -81,31 +78,12 @@ def _observe(
     table: CalibrationTable,
     channelled: frozenset[str],
 ) -> None:
-    session = None
-    try:
-        for index in samples:
-            one = data[index]
-            found = dict(one.feeds)
-            _check_finite(found, index)
-            if part:
-                if session is None:
-                    session = open_plain(cut(probe.model, part))
-                found |= session.run(as_declared(session, one.feeds))
-            for name in watched:
-                array = found.pop(name)
-                if getattr(array, "dtype", None) is not None and array.dtype.kind in "fV":
-                    table.statistics[name].add(array, by_channel=name in channelled)
-    except CannotRunError as error:
-        raise InvalidInputError(
-            f"the model does not run on calibration sample {index} "
-            f"({one.description}): {error.reason}"
-        ) from error
-    finally:
-        release_weights(probe.model)
-
-
-def _elements(data: CalibrationData, index: int) -> int:
-    return sum(getattr(array, "size", 1) for array in data[index].feeds.values())
+    for index, one, found in run_samples(probe, part, data, samples):
+        _check_finite(one.feeds, index)
+        for name in watched:
+            array = found.pop(name)
+            if getattr(array, "dtype", None) is not None and array.dtype.kind in "fV":
+                table.statistics[name].add(array, by_channel=name in channelled)
 
 
 def _check_finite(feeds: Mapping[str, Any], index: int) -> None:

@@ -14,11 +14,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxopt.calibration.data import CalibrationData
+from onnxopt.calibration.runs import largest_sample, run_samples
 from onnxopt.core.errors import InvalidInputError
-from onnxopt.graph.mapped import release_weights
-from onnxopt.runtime.probing import Probe, as_declared, chunks, open_plain
-from onnxopt.runtime.regions import cut
-from onnxopt.runtime.session import CannotRunError
+from onnxopt.runtime.probing import Probe, chunks
 
 DEFAULT_MEMORY = 1 << 30
 
@@ -64,7 +62,7 @@ def second_moments(
     probe = Probe(model)
     inputs = {value.name for value in model.graph.inputs}
     names = [name for name in widths if name in probe.values or name in inputs]
-    longest = max(range(len(data)), key=lambda i: _elements(data, i), default=0)
+    longest = largest_sample(data, range(len(data)))
     computed = [name for name in names if name in probe.values]
     sizes = probe.sizes(computed, data[longest].feeds)
     needs = {name: 8 * widths[name] ** 2 + 3 * sizes.get(name, 0) for name in names}
@@ -80,34 +78,15 @@ def second_moments(
 
 def _accumulate(probe: Probe, found: dict[str, Moments], data: CalibrationData) -> None:
     computed = [name for name in found if name in probe.values]
-    session = None
-    try:
-        for index in range(len(data)):
-            one = data[index]
-            values = dict(one.feeds)
-            if computed:
-                if session is None:
-                    session = open_plain(cut(probe.model, computed))
-                values |= session.run(as_declared(session, one.feeds))
-            for name, moments in found.items():
-                array = np.asarray(values.pop(name), np.float32)
-                rows = array.reshape(-1, array.shape[-1])
-                product = rows.T @ rows
-                if not np.isfinite(product).all():
-                    raise InvalidInputError(
-                        f"value {name!r} is NaN, infinite or too large on calibration sample "
-                        f"{index} ({one.description})"
-                    )
-                moments.matrix += product
-                moments.rows += len(rows)
-    except CannotRunError as error:
-        raise InvalidInputError(
-            f"the model does not run on calibration sample {index} "
-            f"({one.description}): {error.reason}"
-        ) from error
-    finally:
-        release_weights(probe.model)
-
-
-def _elements(data: CalibrationData, index: int) -> int:
-    return sum(getattr(array, "size", 1) for array in data[index].feeds.values())
+    for index, one, values in run_samples(probe, computed, data, range(len(data))):
+        for name, moments in found.items():
+            array = np.asarray(values.pop(name), np.float32)
+            rows = array.reshape(-1, array.shape[-1])
+            product = rows.T @ rows
+            if not np.isfinite(product).all():
+                raise InvalidInputError(
+                    f"value {name!r} is NaN, infinite or too large on calibration sample "
+                    f"{index} ({one.description})"
+                )
+            moments.matrix += product
+            moments.rows += len(rows)

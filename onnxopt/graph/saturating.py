@@ -6,7 +6,7 @@ import math
 
 import onnx_ir as ir
 
-from onnxopt.graph.ranges import Range
+from onnxopt.graph.calibrated import Range
 
 # sigmoid(8) = 0.9997, and x sigmoid(x) = -0.0027 at x = -8: an 8-bit step of either is larger.
 _FLAT = 8.0

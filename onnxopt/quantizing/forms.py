@@ -12,10 +12,9 @@ from onnxopt.calibration.observers import Method
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.core.passes import Pass, PassResult, Refusal
 from onnxopt.core.walking import all_graphs
+from onnxopt.graph.calibrated import NO_RANGES, Means, Ranges
 from onnxopt.graph.integer_kernels import activations_of, part_of
-from onnxopt.graph.means import Means
 from onnxopt.graph.quantization import Encoding
-from onnxopt.graph.ranges import NO_RANGES, Ranges
 from onnxopt.passes.quantization import CorrectBias, InsertQdq, QuantizeDynamic
 from onnxopt.quantizing.options import QuantizeOptions
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from onnxopt.core.names import Names
 from onnxopt.core.passes import Pass, PassResult, Refusal
-from onnxopt.graph.means import NO_MEANS, Means
+from onnxopt.graph.calibrated import NO_MEANS, Means
 from onnxopt.graph.quantization import Encoding, dequantize, quantize
 from onnxopt.graph.values import constant, int_attribute
 from onnxopt.passes.quantization.regions import weight_refusal

@@ -31,10 +31,10 @@ from onnxopt.core.passes import Pass, PassResult, Refusal
 from onnxopt.core.provenance import record_rewrite
 from onnxopt.core.removal import remove_dead
 from onnxopt.core.rewriting import replace_value
+from onnxopt.graph.calibrated import NO_RANGES, Range, Ranges
 from onnxopt.graph.inference import infer_model
 from onnxopt.graph.integer_kernels import activations_of
 from onnxopt.graph.quantization import Encoding, IntegerType, QuantizationParameters, parameters
-from onnxopt.graph.ranges import NO_RANGES, Range, Ranges
 from onnxopt.graph.values import constant, int_attribute
 from onnxopt.passes.quantization.regions import Regions
 from onnxopt.passes.quantization.scales import shared_ranges

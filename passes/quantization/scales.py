@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from onnxopt.graph.calibrated import Range, Ranges
 from onnxopt.graph.integer_kernels import activations_of
-from onnxopt.graph.ranges import Range, Ranges
 from onnxopt.graph.saturating import useful_range
 from onnxopt.graph.values import constant
 from onnxopt.passes.quantization.regions import Regions

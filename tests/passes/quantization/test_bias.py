@@ -9,7 +9,7 @@ import pytest
 from onnxopt.calibration.collecting import collect
 from onnxopt.calibration.data import open_data
 from onnxopt.core.errors import InvalidInputError
-from onnxopt.graph.means import Means
+from onnxopt.graph.calibrated import Means
 from onnxopt.passes.parsing import parse_passes
 from onnxopt.passes.quantization.bias import CorrectBias
 from onnxopt.passes.quantization.dynamic import QuantizeDynamic

@@ -14,8 +14,8 @@ from onnxopt.calibration.collecting import collect
 from onnxopt.calibration.data import open_data
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.core.report import Report
+from onnxopt.graph.calibrated import Ranges
 from onnxopt.graph.quantization import Encoding
-from onnxopt.graph.ranges import Ranges
 from onnxopt.optimizing import optimize
 from onnxopt.passes.parsing import parse_passes
 from onnxopt.passes.quantization.qdq import InsertQdq
