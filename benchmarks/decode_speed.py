@@ -21,7 +21,7 @@ from measuring import latency_ratios, open_session
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from onnxopt.optimizing import optimize
-from onnxopt.weight_quantizing import quantize_weights
+from onnxopt.weight_only import quantize_weights
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "models"))
 

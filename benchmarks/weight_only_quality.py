@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from onnxopt.weight_quantizing import quantize_weights
+from onnxopt.weight_only import quantize_weights
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "models"))
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from onnxopt.optimizing import Result as Result
     from onnxopt.optimizing import optimize as optimize
     from onnxopt.quantizing import quantize as quantize
-    from onnxopt.weight_quantizing import quantize_weights as quantize_weights
+    from onnxopt.weight_only import quantize_weights as quantize_weights
 
 __version__ = "0.1.0"
 
@@ -53,7 +53,7 @@ _EXPORTS = {
     "generate": ("onnxopt.generating", "generate"),
     "load": ("onnxopt.graph.loading", "load_model"),
     "optimize": ("onnxopt.optimizing", "optimize"),
-    "quantize_weights": ("onnxopt.weight_quantizing", "quantize_weights"),
+    "quantize_weights": ("onnxopt.weight_only", "quantize_weights"),
     "quantize": ("onnxopt.quantizing", "quantize"),
     "save": ("onnxopt.graph.saving", "save_model"),
 }

@@ -139,8 +139,7 @@ def convert(
     """
     if to not in _TOLERANCE:
         raise InvalidInputError(f"convert to fp16 or bf16, not {to!r}")
-    named = isinstance(model, (str, os.PathLike))
-    original = load_model(model) if named else accepted_model(model)  # type: ignore[arg-type]
+    original = load_model(model) if isinstance(model, (str, os.PathLike)) else accepted_model(model)
     if output is not None:
         check_target(original, output)
     report = ConversionReport(to=to, tolerance=tolerance or _TOLERANCE[to])

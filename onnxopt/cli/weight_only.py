@@ -90,7 +90,7 @@ def run_weight_only(
     quiet: bool,
 ) -> None:
     """Quantizes and reports."""
-    from onnxopt.weight_quantizing import quantize_weights
+    from onnxopt.weight_only import quantize_weights
 
     bits = given.pop("bits", "4")
     label = "int4" if bits == "auto" else f"int{bits}"

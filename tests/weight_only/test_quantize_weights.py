@@ -14,7 +14,7 @@ from onnxopt.calibration.data import open_data
 from onnxopt.calibration.second_moments import second_moments
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.saving import save_model
-from onnxopt.weight_quantizing import WeightResult, quantize_weights
+from onnxopt.weight_only import WeightResult, quantize_weights
 
 _WIDTH = 64
 

@@ -27,13 +27,13 @@ from onnxopt.passes.quantization.weight_only import (
     round_to_nearest,
 )
 from onnxopt.passes.quantization.weight_sites import RULE, WeightSite, find_sites
-from onnxopt.weight_report import WeightRecord, WeightReport
+from onnxopt.weight_only.report import WeightRecord, WeightReport
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
     from onnxopt.graph.block_weights import BlockWeights
-    from onnxopt.weight_solving import Solver
+    from onnxopt.weight_only.solving import Solver
 
 Algorithm = Literal["rtn", "mse", "hqq", "gptq", "awq"]
 PathLike = str | os.PathLike[str]
@@ -206,7 +206,7 @@ def _solver(
 ) -> Solver:
     from onnxopt.calibration.data import open_data
     from onnxopt.graph.inference import infer_model
-    from onnxopt.weight_solving import Solver
+    from onnxopt.weight_only.solving import Solver
 
     infer_model(model)
     found = open_data(data, model, tokenizer=tokenizer, limit=samples)
