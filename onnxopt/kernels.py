@@ -33,6 +33,7 @@ class FusedKernel:
 
 
 _MEASURED = "benchmarks/fused_kernels.py: ONNX Runtime 1.32, one thread, x86-64 with AVX2"
+_DOCUMENTED = "not measured; onnxruntime's contrib_ops/cuda/bert/group_query_attention.cc refuses it"
 _UNMEASURED = "not measured; that of CUDA has flash and memory-efficient kernels for it"
 
 KERNELS: tuple[FusedKernel, ...] = (
@@ -46,7 +47,8 @@ KERNELS: tuple[FusedKernel, ...] = (
         "SkipLayerNormalization", "cpu", False, (0.15, 0.2), "benchmarks/residual_forms.py"
     ),
     FusedKernel("RotaryEmbedding", "cuda", True, None, "not measured; one kernel instead of six"),
-    FusedKernel("GroupQueryAttention", "cuda", True, None, _UNMEASURED),
+    # Its CUDA kernel takes no attention_bias, in which padding is, and no float32.
+    FusedKernel("GroupQueryAttention", "cuda", False, None, _DOCUMENTED),
     FusedKernel("MultiHeadAttention", "cuda", True, None, _UNMEASURED),
 )
 

@@ -50,6 +50,14 @@ class Heads:
             return None
         return (shape[0], shape[2], shape[1], shape[3]) if self.split else shape
 
+    @property
+    def is_made_of_merged(self) -> bool:
+        """True if a Transpose makes the heads out of what `merged` returns."""
+        transpose = producer_of(self.value, "Transpose")
+        return self.split or (
+            transpose is not None and ints_attribute(transpose, "perm") == _SWAP_MIDDLE
+        )
+
     def merged(self, op: Any, name: str) -> ir.Value:
         """`[batch, sequence, heads * size]`."""
         value = self.value

@@ -10,12 +10,13 @@ from onnxscript.rewriter.pattern import MatchResult
 
 from onnxopt.graph.values import constant, dims
 from onnxopt.passes.cleanup.single_node import NodeRule, found, no_match, producer_of, refuse
-from onnxopt.passes.fusion.attention.bias import emit_bias
+from onnxopt.passes.fusion.attention.bias import bias_shape, emit_bias
 from onnxopt.passes.fusion.attention.heads import typed
 from onnxopt.passes.fusion.attention.lengths import integers
 from onnxopt.passes.fusion.attention.masks import is_causal
 from onnxopt.passes.fusion.attention.plan import Plan, known_size, plan_of
 from onnxopt.passes.fusion.attention.scores import UnlikeError
+from onnxopt.passes.fusion.attention.shared_keys import fold_bias, fold_queries, unfold_output
 
 DOMAIN = "com.microsoft"
 _INT32 = ir.DataType.INT32
@@ -112,38 +113,62 @@ class MultiHead(AttentionRule):
     """Attention of any kind becomes MultiHeadAttention."""
 
     def unfit(self, plan: Plan) -> str | None:
-        """It has as many key heads as query heads and knows no cap."""
+        """It knows no cap; query heads that share a key head have to share its masks, or none."""
         if plan.attention.cap:
             return "the scores are capped, which MultiHeadAttention does not do"
-        if plan.key_heads != plan.heads:
-            return "query heads share key heads, which MultiHeadAttention does not know"
+        if plan.shares_keys and bias_shape(plan.attention.masks, plan.scores)[1] is None:
+            return "it is not known whether query heads share their mask as they share keys"
         return None
 
     def rewrite(self, op: Any, root: ir.Value, plan: Plan) -> ir.Value:
         """The operator, and its output as heads again."""
-        attention = plan.attention
+        attention, scores = plan.attention, plan.scores
         dtype = attention.query.value.dtype
         assert dtype is not None
-        new_key, new_value = plan.new
-        caches = () if plan.past is None else tuple(cache.past for cache in plan.past)
+        query = attention.query.merged(op, "merged_query")
+        bias = emit_bias(op, attention.masks, scores, dtype, plan.lengths)
+        caches: tuple[ir.Value, ...] = ()
+        if plan.shares_keys:
+            query = fold_queries(op, query, scores, plan.key_heads, known_size(plan.key, 3))
+            bias = fold_bias(op, bias, scores, plan.key_heads)
+        elif plan.past is not None:
+            caches = tuple(cache.past for cache in plan.past)
         outputs = op.MultiHeadAttention(
-            attention.query.merged(op, "merged_query"),
-            new_key.merged(op, "merged_key"),
-            new_value.merged(op, "merged_value"),
+            query,
+            *_keys_and_values(op, plan),
             None,
             None,
-            emit_bias(op, attention.masks, plan.scores, dtype, plan.lengths),
+            bias,
             *caches,
-            num_heads=plan.heads,
+            num_heads=plan.key_heads,
             scale=attention.scale,
             _domain=DOMAIN,
             _outputs=3 if caches else 1,
         )
-        if not caches:
-            return _as_heads(op, outputs, plan)
-        for value, cache in zip(outputs[1:], plan.past or (), strict=True):
-            typed(value, cache.present, dims(cache.present))
-        return _as_heads(op, outputs[0], plan)
+        output = outputs[0] if caches else outputs
+        if caches:
+            for value, cache in zip(outputs[1:], plan.past or (), strict=True):
+                typed(value, cache.present, dims(cache.present))
+        if plan.shares_keys:
+            typed(output, attention.output, None)
+            width = known_size(plan.value, 3)
+            output = unfold_output(op, output, scores, plan.key_heads, width)
+        return _as_heads(op, output, plan)
+
+
+def _keys_and_values(op: Any, plan: Plan) -> tuple[ir.Value, ir.Value]:
+    """As heads where that is what there is, as in a cache; merged where they come from merged ones.
+
+    Shared heads are read with their cache already appended: the operator that appends would want a
+    query as long as the new keys.
+    """
+    if plan.past is not None and not plan.shares_keys:
+        key, value = plan.new
+    else:
+        key, value = plan.key, plan.value
+        if not (key.is_made_of_merged or value.is_made_of_merged):
+            return key.value, value.value
+    return key.merged(op, "merged_key"), value.merged(op, "merged_value")
 
 
 class Present(NodeRule):

@@ -51,6 +51,11 @@ class Plan:
         return known_size(self.key, 1)
 
     @property
+    def shares_keys(self) -> bool:
+        """True if several query heads use one key head."""
+        return self.key_heads != self.heads
+
+    @property
     def new(self) -> tuple[Heads, Heads]:
         """Keys and values of the new tokens alone."""
         return (self.key, self.value) if self.past is None else (self.past[0].new, self.past[1].new)

@@ -82,9 +82,22 @@ def test_cache_goes_to_multi_head_attention_when_the_mask_is_not_causal() -> Non
     fused(Spelling(past=True, mask="added", causal=False), GROUPED, rewrites=3)
 
 
-def test_grouped_keys_are_refused_when_a_batch_of_prompts_is_possible() -> None:
-    model = attention_model(Spelling(past=True, mask="added", key_heads=2))
-    assert_refuses(FuseAttention(), model, "single-prompts=true")
+@pytest.mark.parametrize("key_heads", [1, 2])
+@pytest.mark.parametrize("mask", MASKS)
+def test_shared_keys_go_to_multi_head_attention_when_the_masks_are_any(
+    mask: str, key_heads: int
+) -> None:
+    fused(Spelling(past=True, mask=mask, key_heads=key_heads, causal=False), FuseAttention())
+
+
+@pytest.mark.parametrize("repeat", ["expand", "tile", "concat"])
+def test_shared_keys_are_fused_when_there_is_no_cache(repeat: str) -> None:
+    fused(Spelling(mask="added", key_heads=2, repeat=repeat))
+
+
+def test_shared_keys_of_half_precision_and_empty_rows_are_fused() -> None:
+    fused(Spelling(past=True, mask="added", key_heads=2, dtype="float16"))
+    fused(Spelling(mask="kept", key_heads=2, guard="isnan", empty_rows=True))
 
 
 def test_grouped_keys_are_fused_when_the_batch_is_one() -> None:
@@ -95,9 +108,15 @@ def test_grouped_keys_are_fused_when_the_batch_is_one() -> None:
     )
 
 
-def test_grouped_keys_are_refused_when_the_mask_is_not_causal() -> None:
-    model = attention_model(Spelling(past=True, mask="added", key_heads=2, causal=False))
-    assert_refuses(GROUPED, model, "not provably causal")
+@pytest.mark.parametrize(
+    ("options", "reason"), [({}, "single-prompts=true"), ({"causal": False}, "provably causal")]
+)
+def test_group_query_attention_is_refused_when_it_would_compute_something_else(
+    options: dict[str, bool], reason: str
+) -> None:
+    pass_ = FuseAttention(operators=("GroupQueryAttention",), single_prompts=bool(options))
+    model = attention_model(Spelling(past=True, mask="added", key_heads=2, **options))
+    assert_refuses(pass_, model, reason)
 
 
 def test_probabilities_stay_when_they_are_an_output() -> None:
