@@ -33,7 +33,7 @@ class FusedKernel:
 
 
 _MEASURED = "benchmarks/fused_kernels.py: ONNX Runtime 1.32, one thread, x86-64 with AVX2"
-_DOCUMENTED = "not measured; onnxruntime's contrib_ops/cuda/bert/group_query_attention.cc refuses it"
+_DOCUMENTED = "onnxruntime, contrib_ops/cuda/bert/group_query_attention.cc: refused there"
 _UNMEASURED = "not measured; that of CUDA has flash and memory-efficient kernels for it"
 
 KERNELS: tuple[FusedKernel, ...] = (

@@ -10,9 +10,9 @@ about padding stays in it, and the interface of the graph stays as it is: length
 the shapes of inputs, and the caches keep their layout.
 
 Query heads that share a key head become more queries of that head (`shared_keys.py`), so that
-MultiHeadAttention serves them too. GroupQueryAttention is causal by itself. It is only used where the
-masks provably are as well, so that its own mask hides nothing that the graph shows; its CUDA kernel
-takes no mask beside its own.
+MultiHeadAttention serves them too. GroupQueryAttention is causal by itself. It is only used where
+the masks provably are as well, so that its own mask hides nothing that the graph shows; its CUDA
+kernel takes no mask beside its own.
 
 Rows that are masked out completely: a boolean mask of -inf makes NaN of them, in the graph as in
 the fused operator, and where the graph guards against that the result is guarded. A mask of a large

@@ -6,8 +6,8 @@
 MultiHeadAttention wants as many key heads as query heads. Attention treats every query for itself,
 so the n query heads on one key head may as well be n times as many queries of one head: keys and
 values, the cache included, are then read as they are instead of being repeated n times, and any
-batch, any number of new tokens and any mask stay possible, which GroupQueryAttention does not allow.
-With one new token the change of layout moves a single row.
+batch, any number of new tokens and any mask stay possible, unlike with GroupQueryAttention. With one
+new token the change of layout moves a single row.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def unfold_output(op: Any, folded: ir.Value, scores: Shape, groups: int, size: i
 
 
 def fold_bias(op: Any, bias: ir.Value | None, scores: Shape, groups: int) -> ir.Value | None:
-    """The bias of folded queries: once for each head that shares, or that of each if they differ."""
+    """The bias of folded queries: once for every head that shares, or that of each head."""
     shape = None if bias is None else dims(bias)
     if bias is None or shape is None:
         return None
