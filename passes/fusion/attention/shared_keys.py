@@ -6,8 +6,8 @@
 MultiHeadAttention wants as many key heads as query heads. Attention treats every query for itself,
 so the n query heads on one key head may as well be n times as many queries of one head: keys and
 values, the cache included, are then read as they are instead of being repeated n times, and any
-batch, any number of new tokens and any mask stay possible, unlike with GroupQueryAttention. With one
-new token the change of layout moves a single row.
+batch, any number of new tokens and any mask stay possible, unlike with GroupQueryAttention. With
+one new token the change of layout moves a single row.
 """
 
 from __future__ import annotations
