@@ -15,9 +15,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxopt.graph.values import dims, rank
+from onnxopt.passes.fusion.attention.canonical import Mask, UnlikeError
 from onnxopt.passes.fusion.attention.heads import typed
 from onnxopt.passes.fusion.attention.lengths import Lengths, integers
-from onnxopt.passes.fusion.attention.scores import Mask, UnlikeError
 
 Shape = tuple[int | str | None, ...]
 

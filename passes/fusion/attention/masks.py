@@ -23,8 +23,8 @@ import onnx_ir as ir
 from onnxopt.graph import symbolic
 from onnxopt.graph.values import constant, dims
 from onnxopt.passes.cleanup.single_node import producer_of
+from onnxopt.passes.fusion.attention.canonical import MASKED, Mask
 from onnxopt.passes.fusion.attention.scalars import scalar
-from onnxopt.passes.fusion.attention.scores import MASKED, Mask
 from onnxopt.passes.fusion.attention.triangles import is_triangle
 from onnxopt.passes.fusion.polynomials import number
 

@@ -11,11 +11,11 @@ from onnxscript.rewriter.pattern import MatchResult
 from onnxopt.graph.values import constant, dims
 from onnxopt.passes.cleanup.single_node import NodeRule, found, no_match, producer_of, refuse
 from onnxopt.passes.fusion.attention.bias import bias_shape, emit_bias
+from onnxopt.passes.fusion.attention.canonical import UnlikeError
 from onnxopt.passes.fusion.attention.heads import typed
 from onnxopt.passes.fusion.attention.lengths import integers
 from onnxopt.passes.fusion.attention.masks import is_causal
 from onnxopt.passes.fusion.attention.plan import Plan, known_size, plan_of
-from onnxopt.passes.fusion.attention.scores import UnlikeError
 from onnxopt.passes.fusion.attention.shared_keys import fold_bias, fold_queries, unfold_output
 
 DOMAIN = "com.microsoft"

@@ -9,11 +9,12 @@ import onnx_ir as ir
 from onnxopt.graph import symbolic
 from onnxopt.graph.values import dims, opset_version
 from onnxopt.passes.fusion.attention.bias import bias_shape
+from onnxopt.passes.fusion.attention.canonical import Attention, UnlikeError
 from onnxopt.passes.fusion.attention.grouped import Cached, cached, ungrouped
 from onnxopt.passes.fusion.attention.heads import Heads
 from onnxopt.passes.fusion.attention.lengths import Lengths
 from onnxopt.passes.fusion.attention.masks import Window, needed
-from onnxopt.passes.fusion.attention.scores import Attention, UnlikeError, read_attention
+from onnxopt.passes.fusion.attention.scores import read_attention
 
 _HALVES_AND_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 

@@ -5,79 +5,23 @@
 From the second MatMul back to the first one the walk passes, in any order and number, what
 exporters put there: Identity, Cast, Dropout, a guard against NaN around the Softmax, Mul and Div by
 a number, Add of a mask or bias, Where with a number for what is masked out, and the capping of
-scores `c * tanh(s / c)`. Behind the first MatMul a number may be
-multiplied to the query, to the key, or its root to both. All of that becomes one scale, one list of
-masks and the operands with their heads.
+scores `c * tanh(s / c)`. Behind the first MatMul a number may be multiplied to the query, to the
+key, or its root to both. All of that becomes one scale, one list of masks and the operands with
+their heads (`canonical.py`).
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Iterator
-
-import numpy as np
 import onnx_ir as ir
 
-from onnxopt.graph.values import constant, dims, int_attribute, rank
+from onnxopt.graph.values import dims, int_attribute, rank
 from onnxopt.passes.cleanup.single_node import producer_of
-from onnxopt.passes.fusion.attention.heads import Heads, key_heads, plain, query_heads
+from onnxopt.passes.fusion.attention.canonical import MASKED, Attention, Mask, UnlikeError
+from onnxopt.passes.fusion.attention.heads import key_heads, plain, query_heads
+from onnxopt.passes.fusion.attention.products import leads_to_product, scores_and_other, unscaled
 from onnxopt.passes.fusion.polynomials import number
 
-# What is added to masked scores, or stands for them, is no larger: e^-1e4 is no number any more.
-MASKED = -1e4
-
 _MOST_STEPS = 24
-_FEW_STEPS = 12
-
-
-@dataclasses.dataclass(frozen=True)
-class Mask:
-    """A summand of the scores.
-
-    Attributes:
-        value: The additive mask or, with a `fill`, a boolean one.
-        factor: What the additive mask is multiplied by.
-        keep: A boolean mask is True where the score stays; else True where it is masked out.
-        fill: The number that stands for a masked score; None for an additive mask.
-        windows: The batch consists of so many windows for each image, and the mask has an axis of
-            them before that of the heads; 0 for a mask without.
-    """
-
-    value: ir.Value
-    factor: float = 1.0
-    keep: bool = True
-    fill: float | None = None
-    windows: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Attention:
-    """Attention in canonical form.
-
-    Attributes:
-        query: Heads of the query.
-        key: Heads of the key, as many as those of the query.
-        value: Heads of the value.
-        scale: What the products of query and key are multiplied by.
-        masks: What is added to the scores.
-        cap: The scores are `cap * tanh(score / cap)` before masks are added; 0 for no cap.
-        guarded: Rows that are NaN count as zero.
-        output: The product of probabilities and values.
-    """
-
-    query: Heads
-    key: Heads
-    value: Heads
-    scale: float
-    masks: tuple[Mask, ...]
-    cap: float
-    guarded: bool
-    output: ir.Value
-
-
-class UnlikeError(Exception):
-    """It begins like attention; the message says where it stops being it."""
 
 
 def read_attention(node: ir.Node) -> Attention | None:
@@ -93,8 +37,8 @@ def read_attention(node: ir.Node) -> Attention | None:
         return None
     walk = _Walk()
     product = walk.to_product(softmax.inputs[0])
-    query, query_factor = _unscaled(product.inputs[0])
-    key, key_factor = _unscaled(product.inputs[1])
+    query, query_factor = unscaled(product.inputs[0])
+    key, key_factor = unscaled(product.inputs[1])
     heads = key_heads(key), query_heads(query), query_heads(value)
     if heads[0] is None:
         raise UnlikeError(f"{key.name!r} is not a transposed key of rank 4")
@@ -145,13 +89,13 @@ class _Walk:
         raise UnlikeError("no product of query and key is behind the Softmax")
 
     def _add(self, node: ir.Node) -> ir.Value:
-        scores, mask = _scores_and_other(node)
+        scores, mask = scores_and_other(node)
         self._append(mask, self.factor)
         return scores
 
     def _sub(self, node: ir.Node) -> ir.Value:
         scores, mask = node.inputs
-        if not _leads_to_product(scores) or scores is None:
+        if not leads_to_product(scores) or scores is None:
             raise UnlikeError("the scores are subtracted from something")
         self._append(mask, -self.factor)
         return scores
@@ -187,7 +131,7 @@ class _Walk:
             if self.factor != 1.0 or self.cap:
                 raise UnlikeError("the scores are scaled after they were capped")
             self.cap, self.factor = cap, 1.0 / cap
-            inside, factor = _unscaled(tanh.inputs[0])
+            inside, factor = unscaled(tanh.inputs[0])
             self.factor = factor * cap
             return inside
         return None
@@ -238,81 +182,6 @@ def _unguarded(value: ir.Value | None) -> tuple[ir.Value | None, bool]:
     return plain(kept), True
 
 
-def _unscaled(value: ir.Value | None) -> tuple[ir.Value, float]:
-    """The value behind Mul and Div by a number, Identity and Cast, and the product of the numbers.
-
-    Transposes change nothing about it and stay in front.
-    """
-    factor = 1.0
-    value = plain(value)
-    for _ in range(_FEW_STEPS):
-        node = producer_of(value, "Mul", "Div")
-        if node is None:
-            break
-        found = None
-        for source, other in (node.inputs, node.inputs[::-1])[: 1 + (node.op_type == "Mul")]:
-            found = number(other, source)
-            if found:
-                factor *= found if node.op_type == "Mul" else 1.0 / found
-                value = plain(source)
-                break
-        if not found:
-            break
-    assert value is not None
-    return value, factor
-
-
-def _scores_and_other(node: ir.Node) -> tuple[ir.Value, ir.Value]:
-    leads = [_leads_to_product(value) for value in node.inputs]
-    if all(leads):
-        raise UnlikeError("two products are added up")
-    if not any(leads):
-        raise UnlikeError("no product of query and key is behind the Softmax")
-    scores, other = node.inputs if leads[0] else node.inputs[::-1]
-    assert scores is not None
-    assert other is not None
-    return scores, other
-
-
-def _leads_to_product(value: ir.Value | None) -> bool:
-    """True if a MatMul of two computed values is near behind the value."""
-    pending, seen = [value], 0
-    while pending and seen < _MOST_STEPS:
-        node = None if (current := pending.pop()) is None else current.producer()
-        seen += 1
-        if node is None or node.domain:
-            continue
-        if node.op_type == "MatMul":
-            if (rank(node.outputs[0]) or 0) >= 3 and _computed(node):
-                return True
-            continue
-        pending.extend(_ways(node))
-    return False
-
-
-def _ways(node: ir.Node) -> Iterator[ir.Value | None]:
-    if node.op_type in ("Add", "Sub", "Mul", "Div"):
-        yield from node.inputs
-    elif node.op_type in ("Identity", "Cast", "Dropout", "Tanh", "Reshape"):
-        yield node.inputs[0]
-    elif node.op_type == "Where":
-        yield from node.inputs[1:]
-
-
-def _computed(product: ir.Node) -> bool:
-    return all(constant(value) is None for value in product.inputs)
-
-
 def _over_last_axis(softmax: ir.Node) -> bool:
     axis, size = int_attribute(softmax, "axis", -1), rank(softmax.outputs[0])
     return axis == -1 or (size is not None and axis == size - 1)
-
-
-def default_scale(size: int) -> float:
-    """The scale that fused operators apply by themselves."""
-    return 1.0 / math.sqrt(size)
-
-
-def is_masking(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bool:
-    """True if every element is small enough to mask a score out."""
-    return bool(np.all(array.astype(np.float64) <= MASKED))
