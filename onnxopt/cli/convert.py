@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
 import click
 
 from onnxopt.cli.options import (
+    beside,
+    external_data_option,
     input_shape_option,
     inputs_option,
+    output_option,
     output_options,
     parse_input_shapes,
 )
+from onnxopt.cli.output import show
 
 
 @click.command("convert")
@@ -21,13 +24,7 @@ from onnxopt.cli.options import (
 @click.option(
     "--to", type=click.Choice(["fp16", "bf16"]), required=True, help="The type to compute in."
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="OUT",
-    help="Where to write the result; IN with .fp16 or .bf16 before its suffix by default.",
-)
+@output_option("IN with .fp16 or .bf16 before its suffix")
 @click.option("--io-types", is_flag=True, help="Inputs and outputs change their type as well.")
 @click.option(
     "--storage-only",
@@ -51,11 +48,7 @@ from onnxopt.cli.options import (
     default=True,
     help="Measure ranges and errors with ONNX Runtime (the default), or do not.",
 )
-@click.option(
-    "--external-data/--no-external-data",
-    default=None,
-    help="Write weights to OUT.data beside OUT, or never do; by default over 2 GB only.",
-)
+@external_data_option
 @input_shape_option
 @inputs_option
 @output_options
@@ -84,7 +77,7 @@ def command(
 
     result = convert(
         model,
-        output or model.with_name(f"{model.stem}.{to}{model.suffix or '.onnx'}"),
+        output or beside(model, to),
         to=to,
         io_types=io_types,
         storage=storage_only,
@@ -95,7 +88,4 @@ def command(
         check=check,
         external_data=external_data,
     )
-    if as_json:
-        click.echo(json.dumps(result.report.to_dict(), indent=2))
-    elif not quiet:
-        click.echo(result.report.to_text(verbose=verbose))
+    show(result.report, as_json=as_json, verbose=verbose, quiet=quiet)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import click
 
 from onnxopt.cli.options import output_options
+from onnxopt.cli.output import show
 
 
 @click.command("explain")
@@ -46,10 +46,7 @@ def command(
     from onnxopt.explaining import explain
 
     found = explain(model, target=target, opset=opset, require=require)
-    if as_json:
-        click.echo(json.dumps(found.to_dict(), indent=2))
-    elif not quiet:
-        click.echo(found.to_text(verbose=verbose))
+    show(found, as_json=as_json, verbose=verbose, quiet=quiet)
     if quiet and not as_json:
         for line in found.unmet:
             click.echo(f"not met: {line}", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 import click
 
 from onnxopt.cli.options import output_options
+from onnxopt.cli.output import show
 
 
 @click.command("export")
@@ -70,10 +70,7 @@ def command(
             overwrite=overwrite,
             say=say,
         )
-    if as_json:
-        click.echo(json.dumps(result.to_dict(), indent=2))
-    elif not quiet:
-        click.echo(result.to_text(verbose=verbose))
+    show(result, as_json=as_json, verbose=verbose, quiet=quiet)
 
 
 @contextmanager

@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from onnxopt.cli.options import (
+    beside,
+    external_data_option,
     input_shape_option,
     inputs_option,
+    output_option,
     output_options,
     parse_input_shapes,
+    target_option,
 )
 
 if TYPE_CHECKING:
@@ -21,13 +25,7 @@ if TYPE_CHECKING:
 
 @click.command("optimize")
 @click.argument("model", type=click.Path(path_type=Path), metavar="IN")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="OUT",
-    help="Where to write the result; IN with .opt before its suffix by default. May be IN itself.",
-)
+@output_option("IN with .opt before its suffix")
 @click.option(
     "--passes",
     metavar="SPEC",
@@ -48,17 +46,8 @@ if TYPE_CHECKING:
 )
 @input_shape_option
 @inputs_option
-@click.option(
-    "--external-data/--no-external-data",
-    default=None,
-    help="Write weights to OUT.data beside OUT, or never do; by default over 2 GB only.",
-)
-@click.option(
-    "--target",
-    metavar="TARGET",
-    help="Where the result will run: cpu or cuda, with options as in cpu:threads=4,isa=avx2; "
-    "by default what the installed ONNX Runtime is built for.",
-)
+@external_data_option
+@target_option
 @click.option(
     "--guard",
     type=click.Choice(["off", "parity", "full"]),
@@ -137,10 +126,4 @@ def _optimize(model: Path, output: Path | None, options: dict[str, Any]) -> dict
         return optimize_folder(model, output or folder.with_name(f"{folder.name}.opt"), **options)
     from onnxopt.optimizing import optimize
 
-    return {"": optimize(model, output or _beside(model), **options).report}
-
-
-def _beside(model: Path) -> Path:
-    if not model.name:  # "." or "/", which is no model anyway
-        return model / "model.opt.onnx"
-    return model.with_name(f"{model.stem}.opt{model.suffix or '.onnx'}")
+    return {"": optimize(model, output or beside(model, "opt"), **options).report}

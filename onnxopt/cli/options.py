@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -21,6 +22,47 @@ def output_options(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+def output_option(default: str) -> Callable[[F], F]:
+    """`-o OUT`: where the result goes.
+
+    Args:
+        default: What the file is called without it, for the help.
+    """
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        metavar="OUT",
+        help=f"Where to write the result; {default} by default. May be IN itself.",
+    )
+
+
+def beside(model: Path, label: str) -> Path:
+    """The file of a result beside its model: `model.onnx` becomes `model.LABEL.onnx`."""
+    if not model.name:  # "." or "/", which is no model anyway
+        return model / f"model.{label}.onnx"
+    return model.with_name(f"{model.stem}.{label}{model.suffix or '.onnx'}")
+
+
+def external_data_option(function: F) -> F:
+    """`--external-data`: whether weights get a file of their own."""
+    return click.option(
+        "--external-data/--no-external-data",
+        default=None,
+        help="Write weights to OUT.data beside OUT, or never do; by default over 2 GB only.",
+    )(function)
+
+
+def target_option(function: F) -> F:
+    """`--target`: what a result is made for."""
+    return click.option(
+        "--target",
+        metavar="TARGET",
+        help="Where the result will run: cpu or cuda, with options as in cpu:threads=4,isa=avx2; "
+        "by default what the installed ONNX Runtime is built for.",
+    )(function)
 
 
 def input_shape_option(function: F) -> F:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from onnxopt.cli.options import input_shape_option, output_options, parse_input_shapes
+from onnxopt.cli.options import (
+    beside,
+    external_data_option,
+    input_shape_option,
+    output_option,
+    output_options,
+    parse_input_shapes,
+    target_option,
+)
+from onnxopt.cli.output import show
 from onnxopt.cli.weight_only import MODE, run_weight_only, split_options, weight_only_options
 
 _TYPES = click.Choice(["int8", "uint8", "int16", "uint16"])
@@ -16,13 +24,7 @@ _TYPES = click.Choice(["int8", "uint8", "int16", "uint16"])
 
 @click.command("quantize")
 @click.argument("model", type=click.Path(path_type=Path), metavar="IN")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="OUT",
-    help="Where to write the result; IN with .int8 before its suffix by default.",
-)
+@output_option("IN with .int8 before its suffix")
 @click.option(
     "--mode",
     type=click.Choice(["auto", "dynamic", "static", MODE]),
@@ -122,8 +124,8 @@ _TYPES = click.Choice(["int8", "uint8", "int16", "uint16"])
     is_flag=True,
     help="Write the form asked for with --mode even if it is slower than float or over the budget.",
 )
-@click.option("--target", metavar="TARGET", help="Where the result will run, as for optimize.")
-@click.option("--external-data/--no-external-data", default=None, help="As for optimize.")
+@target_option
+@external_data_option
 @weight_only_options
 @input_shape_option
 @output_options
@@ -162,13 +164,10 @@ def command(
     with progress(quiet=quiet or as_json) as observers:
         result = quantize(
             model,
-            output or model.with_name(f"{model.stem}.int8{model.suffix or '.onnx'}"),
+            output or beside(model, "int8"),
             input_shapes=shapes,
             max_memory=max_memory << 20,
             observers=observers,
             **options,
         )
-    if as_json:
-        click.echo(json.dumps(result.report.to_dict(), indent=2))
-    elif not quiet:
-        click.echo(result.report.to_text(verbose=verbose))
+    show(result.report, as_json=as_json, verbose=verbose, quiet=quiet)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from onnxopt.cli.options import beside
+from onnxopt.cli.output import show
 from onnxopt.core.errors import InvalidInputError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -96,14 +97,11 @@ def run_weight_only(
     label = "int4" if bits == "auto" else f"int{bits}"
     result = quantize_weights(
         model,
-        output or model.with_name(f"{model.stem}.{label}{model.suffix or '.onnx'}"),
+        output or beside(model, label),
         bits=bits if bits == "auto" else int(bits),
         data=options["calibration"],
         max_memory=max_memory,
         **given,
         **{name: options[name] for name in _SHARED if options[name] is not None},
     )
-    if as_json:
-        click.echo(json.dumps(result.report.to_dict(), indent=2))
-    elif not quiet:
-        click.echo(result.report.to_text(verbose=verbose))
+    show(result.report, as_json=as_json, verbose=verbose, quiet=quiet)

@@ -1,0 +1,26 @@
+"""How a command says what it did: text for a person, JSON for a program, or nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Protocol
+
+import click
+
+
+class Tellable(Protocol):
+    """What can be told in both ways."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as what JSON can hold."""
+
+    def to_text(self, *, verbose: bool = False) -> str:
+        """Lines for a terminal."""
+
+
+def show(result: Tellable, *, as_json: bool, verbose: bool, quiet: bool) -> None:
+    """Prints a result on stdout as `--json`, `-v` and `-q` ask for."""
+    if as_json:
+        click.echo(json.dumps(result.to_dict(), indent=2))
+    elif not quiet:
+        click.echo(result.to_text(verbose=verbose))
