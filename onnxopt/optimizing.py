@@ -6,7 +6,7 @@ import dataclasses
 import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -186,7 +186,7 @@ class _Run:
         source = original if isinstance(original, ir.Model) else Path(original)
         plan = plan_inputs(work, self.inputs)
         isolated = isolated and self.output is not None
-        return stack.enter_context(Prover(source, plan, isolated=isolated))
+        return stack.enter_context(closing(Prover(source, plan, isolated=isolated)))
 
     def _start(self, *, check: bool) -> tuple[Report, PathLike | ir.Model, ir.Model]:
         """A report, the untouched original and a model to work on."""

@@ -16,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
-from types import TracebackType
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 from onnxopt.core.errors import OnnxOptError
@@ -33,18 +34,28 @@ _MAIN = (
 
 
 class ChildEndedError(OnnxOptError):
-    """The child ended before it answered: it crashed, was killed or took too long."""
+    """The child ended before it answered.
+
+    Attributes:
+        crashed: A signal ended it, its own fault or not; otherwise it left by itself.
+    """
+
+    def __init__(self, message: str, *, crashed: bool) -> None:
+        super().__init__(message)
+        self.crashed = crashed
 
 
 class Child:
-    """A process that runs functions, one after the other. Use it as a context manager.
+    """A process that runs functions, one after the other. Close it, or use `contextlib.closing`.
 
     Args:
         preload: Modules that it imports at once, while nothing is asked of it yet.
+        seconds: It is stopped if a call takes longer.
     """
 
-    def __init__(self, preload: tuple[str, ...] = ()) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__)
+    def __init__(self, preload: tuple[str, ...] = (), *, seconds: float | None = None) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in close)
+        self._seconds = seconds
         self._expired = False
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", _MAIN.format(path=sys.path, preload=preload)],
@@ -53,15 +64,8 @@ class Child:
             stderr=self._errors,
         )
 
-    def __enter__(self) -> Child:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Ends the process, whatever it does."""
         self._process.kill()
         # Closes the pipes as well.
         self._process.communicate()
@@ -72,24 +76,24 @@ class Child:
 
         Raises:
             ChildEndedError: The child ended first.
-            OnnxOptError: What the function raised.
+            Exception: What the function raised, with the child's traceback as a note.
         """
-        answer = self._ask(pickle.dumps((function, args, kwargs)))
-        if isinstance(answer, OnnxOptError):
+        with self._limit():
+            answer = self._ask(pickle.dumps((function, args, kwargs)))
+        if isinstance(answer, BaseException):
             raise answer
         result: T = answer[0]
         return result
 
-    def call_within(self, seconds: float, function: Callable[..., T], *args: Any) -> T:
-        """Calls a function like `call`, but ends the child if it takes longer."""
-        timer = threading.Timer(seconds, self._expire)
+    @contextmanager
+    def _limit(self) -> Iterator[None]:
+        if self._seconds is None:
+            yield
+            return
+        timer = threading.Timer(self._seconds, self._expire)
         timer.start()
         try:
-            return self.call(function, *args)
-        except ChildEndedError as error:
-            if self._expired:
-                raise ChildEndedError(f"took more than {seconds:g} s and was stopped") from error
-            raise
+            yield
         finally:
             timer.cancel()
 
@@ -105,10 +109,13 @@ class Child:
             self._process.stdin.flush()
             return pickle.load(self._process.stdout)  # noqa: S301  (written by `serve`)
         except (BrokenPipeError, EOFError, pickle.UnpicklingError) as error:
-            raise ChildEndedError(self._ending()) from error
+            raise self._ending() from error
 
-    def _ending(self) -> str:
+    def _ending(self) -> ChildEndedError:
         code = self._process.wait()
+        if self._expired:
+            message = f"took more than {self._seconds:g} s and was stopped"
+            return ChildEndedError(message, crashed=True)
         self._errors.seek(0)
         lines = [line for line in self._errors.read().decode(errors="replace").splitlines() if line]
         said = f": {lines[-1].strip()[:200]}" if lines else ""
@@ -117,8 +124,8 @@ class Child:
                 name = signal.Signals(-code).name
             except ValueError:
                 name = str(-code)
-            return f"crashed ({name}){said}"
-        return f"ended with exit code {code}{said}"
+            return ChildEndedError(f"crashed ({name}){said}", crashed=True)
+        return ChildEndedError(f"ended with exit code {code}{said}", crashed=False)
 
 
 def serve(preload: tuple[str, ...]) -> None:
@@ -136,7 +143,20 @@ def serve(preload: tuple[str, ...]) -> None:
             return
         try:
             answer: Any = (function(*args, **kwargs),)
-        except OnnxOptError as error:
+        except BaseException as error:  # noqa: BLE001  (the caller's to handle, on the other side)
             answer = error
-        answers.write(pickle.dumps(answer))
+        answers.write(_pickled(answer))
         answers.flush()
+
+
+def _pickled(answer: Any) -> bytes:
+    """An answer for the parent; of an error that cannot travel, what it says."""
+    if not isinstance(answer, BaseException):
+        return pickle.dumps(answer)
+    answer.add_note("".join(traceback.format_exception(answer)))
+    try:
+        data = pickle.dumps(answer)
+        pickle.loads(data)  # noqa: S301  (own bytes: fails if the error takes other arguments)
+    except (pickle.PicklingError, TypeError, AttributeError):
+        data = pickle.dumps(RuntimeError(f"{type(answer).__name__}: {answer}"))
+    return data

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import onnx_ir as ir
@@ -24,7 +24,7 @@ class CrashedError(Exception):
 
 
 class Prover:
-    """Compares what is made of a model with the model. Use it as a context manager.
+    """Compares what is made of a model with the model. Close it, or use `contextlib.closing`.
 
     Args:
         original: The model, which stays as it is.
@@ -49,17 +49,10 @@ class Prover:
         if isolated and isinstance(original, Path) and _can_travel(plan):
             self._child = _start()
 
-    def __enter__(self) -> Prover:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Ends the other process."""
         if self._child is not None:
-            self._child.__exit__(kind, error, traceback)
+            self._child.close()
 
     @property
     def isolated(self) -> bool:
@@ -71,6 +64,7 @@ class Prover:
 
         Raises:
             CrashedError: ONNX Runtime crashed on the result, but not on the original.
+            OnnxOptError: The result cannot be judged.
         """
         if isinstance(result, ir.Model):
             return check_parity(self._original, result, input_sets=self._plan)
@@ -79,6 +73,11 @@ class Prover:
         try:
             return self._child.call(self._check, result, self._original, self._plan)
         except ChildEndedError as error:
+            if not error.crashed:
+                raise
+            # Whatever comes next finds a process that lives.
+            self._child.close()
+            self._child = _start()
             again = self._crash_of_original()
             if again:
                 return ParityResult("not-run", (f"ONNX Runtime {again} on the original",))
@@ -87,7 +86,7 @@ class Prover:
     def _crash_of_original(self) -> str:
         """How the original ends the process that runs it; empty if it does not."""
         assert isinstance(self._original, Path)
-        with _start() as child:
+        with closing(_start()) as child:
             try:
                 child.call(self._check, self._original, self._original, self._plan)
             except ChildEndedError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
 
@@ -30,7 +31,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.mark.parametrize("isolated", [False, True])
 def test_verdict_is_the_same_when_isolated(files: tuple[Path, Path], isolated: bool) -> None:
     original, changed = files
-    with Prover(original, plan_inputs(load_model(original)), isolated=isolated) as prover:
+    with closing(Prover(original, plan_inputs(load_model(original)), isolated=isolated)) as prover:
         assert prover.isolated == isolated
         assert prover.prove(original).status == "passed"
         assert prover.prove(changed).status == "failed"
@@ -40,7 +41,7 @@ def test_crash_is_told_when_only_the_result_crashes(files: tuple[Path, Path]) ->
     original, changed = files
     plan = plan_inputs(load_model(original))
     with (
-        Prover(original, plan, isolated=True, check=crash_on_b) as prover,
+        closing(Prover(original, plan, isolated=True, check=crash_on_b)) as prover,
         pytest.raises(CrashedError, match=r"crashed \(SIGABRT\) on the optimized model"),
     ):
         prover.prove(changed)
@@ -49,7 +50,7 @@ def test_crash_is_told_when_only_the_result_crashes(files: tuple[Path, Path]) ->
 def test_parity_is_not_run_when_the_original_crashes_too(files: tuple[Path, Path]) -> None:
     original, changed = files
     plan = plan_inputs(load_model(original))
-    with Prover(original, plan, isolated=True, check=crash) as prover:
+    with closing(Prover(original, plan, isolated=True, check=crash)) as prover:
         result = prover.prove(changed)
     assert result.status == "not-run"
     assert "crashed (SIGABRT) on the original" in result.reasons[0]
@@ -59,6 +60,6 @@ def test_check_stays_in_this_process_when_inputs_cannot_travel(files: tuple[Path
     original, changed = files
     # A mapping proxy stands for what cannot be pickled, such as a function's closure.
     plan = dataclasses.replace(plan_inputs(load_model(original)), bound=MappingProxyType({}))
-    with Prover(original, plan, isolated=True) as prover:
+    with closing(Prover(original, plan, isolated=True)) as prover:
         assert not prover.isolated
         assert prover.prove(changed).status == "failed"
