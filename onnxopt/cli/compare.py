@@ -18,8 +18,8 @@ from onnxopt.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from onnxopt.runtime.comparison import Difference
     from onnxopt.runtime.comparison_result import ComparisonResult
+    from onnxopt.runtime.difference import Difference
 
 _NOT_AT_PARITY = 3
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxopt.core.walking import all_bodies
 from onnxopt.export.parts import Part, Shape
 from onnxopt.export.references import Reference, own_noise, worst
-from onnxopt.runtime.comparison import Difference
+from onnxopt.runtime.difference import Difference
 from onnxopt.runtime.session import (
     CannotRunError,
     ModelSource,

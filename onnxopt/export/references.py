@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.export.parts import Case, Part, Shape, size_of, terms
-from onnxopt.runtime.comparison import Difference, compare
+from onnxopt.runtime.comparison import compare
+from onnxopt.runtime.difference import Difference
 from onnxopt.runtime.user_functions import USER_ERRORS
 
 Arrays = dict[str, NDArray[Any]]

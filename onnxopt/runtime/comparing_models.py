@@ -13,8 +13,9 @@ import onnx_ir as ir
 
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.runtime.comparable_session import ComparableSession, check_interfaces
-from onnxopt.runtime.comparison import Difference, compare
+from onnxopt.runtime.comparison import compare
 from onnxopt.runtime.comparison_result import ComparisonResult, OutputComparison, SetDifference
+from onnxopt.runtime.difference import Difference
 from onnxopt.runtime.inputs import InputPlan
 from onnxopt.runtime.judging import Judge
 from onnxopt.runtime.noise import NoiseRuns

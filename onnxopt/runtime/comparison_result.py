@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any, Literal
 
-from onnxopt.runtime.comparison import Difference
+from onnxopt.runtime.difference import Difference
 from onnxopt.runtime.parity_result import OutputParity
 
 

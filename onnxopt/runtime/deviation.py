@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from onnxopt.runtime.comparison import Difference, compare
+from onnxopt.runtime.comparison import compare
+from onnxopt.runtime.difference import Difference
 from onnxopt.runtime.inputs import InputPlan, InputSet
 from onnxopt.runtime.session import CannotRunError, Feeds, open_session
 from onnxopt.runtime.trials import run_plan, run_sets

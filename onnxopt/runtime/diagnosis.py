@@ -23,8 +23,8 @@ import onnx_ir as ir
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.loading import load_model
 from onnxopt.runtime.comparable_session import ComparableSession
-from onnxopt.runtime.comparison import Difference
 from onnxopt.runtime.conversion import decibels, find_conversion, parse_budget
+from onnxopt.runtime.difference import Difference
 from onnxopt.runtime.dissecting import Dissection
 from onnxopt.runtime.finding import Diagnosis, Status
 from onnxopt.runtime.inputs import InputSet, plan_inputs

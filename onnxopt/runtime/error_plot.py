@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from html import escape
 
-from onnxopt.runtime.comparison import Difference
+from onnxopt.runtime.difference import Difference
 from onnxopt.runtime.finding import Diagnosis, Point
 
 _WIDTH, _HEIGHT = 1000, 360

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxopt.runtime.difference import Difference
 from onnxopt.runtime.slice_errors import SliceErrors
 from onnxopt.runtime.spooling import release
 
@@ -27,59 +28,41 @@ _ENTRIES_AT_A_TIME = 1 << 18
 Array = NDArray[Any]
 
 
-@dataclasses.dataclass
-class FloatErrors:
-    """Figures of one array; see `comparison.Difference` for what they mean."""
-
-    largest: float = 0.0
-    relative: float = 0.0
-    rms: float = 0.0
-    gain: float = 0.0
-    cosine: float = 1.0
-    mismatches: float = 0.0
-    rows: int = 0
-    flips: int = 0
-    slices: dict[int, float] = dataclasses.field(default_factory=dict)
-    nan: int = 0
-    broken: str = ""
-
-
-def float_errors(reference: Array, result: Array) -> FloatErrors:
+def float_errors(reference: Array, result: Array) -> Difference:
     """Compares two arrays of floats of one shape.
 
     NaN and infinities have to be at the same places; what else is there is compared.
     """
-    found = FloatErrors()
     classes = reference.shape[-1] if reference.ndim > 1 else 0
-    if classes >= _FEWEST_CLASSES:
-        found.rows = reference.size // classes
+    rows = reference.size // classes if classes >= _FEWEST_CLASSES else 0
+    equal = Difference("float", elements=reference.size, rows=rows)
     if reference.size == 0:
-        return found
+        return equal
     if _same_bytes(reference, result):
-        found.nan = _count_nan(reference)
-        return found
+        return dataclasses.replace(equal, nan=_count_nan(reference))
     scale, outlier = _scale(reference)
     slices = SliceErrors(reference.shape)
     squares = np.zeros(3)  # of the reference, of the result, of the error; outliers left out
     products = np.zeros(2)  # of the reference with the result, and with the error
-    wrong = usual = new_nan = gone_nan = infinite = 0
+    largest = relative = rms = gain = 0.0
+    cosine = 1.0
+    wrong = usual = flips = nan_entries = new_nan = gone_nan = infinite = 0
     for start, a, b in _parts(reference, result):
         nan, other_nan = np.isnan(a), np.isnan(b)
         finite = np.isfinite(a) & np.isfinite(b)
-        found.nan += int(nan.sum())
+        nan_entries += int(nan.sum())
         new_nan += int((other_nan & ~nan).sum())
         gone_nan += int((nan & ~other_nan).sum())
         if not finite.all():
             both = ~(nan | other_nan)
             infinite += int((a[both & ~finite] != b[both & ~finite]).sum())
             a, b = np.where(finite, a, 0.0), np.where(finite, b, 0.0)
-        if found.rows:
-            found.flips += _flips(a, b)
+        if rows:
+            flips += _flips(a, b)
         errors = np.abs(b - a)
         magnitude = np.abs(a)
-        found.largest = max(found.largest, float(errors.max()))
-        worst = float((errors / np.maximum(magnitude, scale)).max())
-        found.relative = max(found.relative, worst)
+        largest = max(largest, float(errors.max()))
+        relative = max(relative, float((errors / np.maximum(magnitude, scale)).max()))
         wrong += int(np.count_nonzero(errors))
         slices.add(start, (np.square(errors), np.square(magnitude)))
         if (magnitude > outlier).any():
@@ -89,16 +72,27 @@ def float_errors(reference: Array, result: Array) -> FloatErrors:
         usual += a.size
         squares += (a @ a, b @ b, errors @ errors)
         products += (a @ b, a @ (b - a))
-    found.broken = _broken(new_nan, gone_nan, infinite)
-    found.mismatches = wrong / reference.size
-    found.slices = slices.worst(scale)
     if usual and squares[2]:
         least = usual * _SMALLEST_SCALE**2
-        found.rms = math.sqrt(squares[2] / max(squares[0], least))
-        found.gain = abs(products[1]) / max(squares[0], least)
+        rms = math.sqrt(squares[2] / max(squares[0], least))
+        gain = abs(products[1]) / max(squares[0], least)
         norms = math.sqrt(squares[0]) * math.sqrt(squares[1])
-        found.cosine = float(products[0]) / norms if norms else 0.0
-    return found
+        cosine = float(products[0]) / norms if norms else 0.0
+    return Difference(
+        "float",
+        largest=largest,
+        relative=relative,
+        rms=rms,
+        gain=gain,
+        cosine=cosine,
+        mismatches=wrong / reference.size,
+        elements=reference.size,
+        rows=rows,
+        flips=flips,
+        slices=slices.worst(scale),
+        nan=nan_entries,
+        broken=_broken(new_nan, gone_nan, infinite),
+    )
 
 
 def _parts(reference: Array, result: Array) -> Iterator[tuple[int, Array, Array]]:

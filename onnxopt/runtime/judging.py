@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from onnxopt.runtime.comparison import Difference
+from onnxopt.runtime.difference import Difference
 from onnxopt.runtime.noise import NoiseRuns, Open, differences_of, shaken_sets
 from onnxopt.runtime.parity_result import OutputParity
 from onnxopt.runtime.session import CannotRunError, ModelSource

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from onnxopt.runtime.comparison import Difference, compare
+from onnxopt.runtime.comparison import compare
+from onnxopt.runtime.difference import Difference
 from onnxopt.runtime.inputs import InputSet
 from onnxopt.runtime.session import CannotRunError, Feeds, ModelSource, Optimization, Session
 from onnxopt.runtime.trials import Trials, run_sets

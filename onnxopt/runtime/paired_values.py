@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnxopt.runtime.comparison import Difference
+from onnxopt.runtime.difference import Difference
 from onnxopt.runtime.pairing import pair_values
 from onnxopt.runtime.probing import Arrays, Probe
 from onnxopt.runtime.regions import Region, find_region

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
-from onnxopt.runtime.comparison import Difference
+from onnxopt.runtime.difference import Difference
 from onnxopt.runtime.session import Feeds
 from onnxopt.runtime.tolerance import Tolerance
 

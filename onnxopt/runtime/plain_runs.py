@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from onnxopt.runtime.comparison import Difference
 from onnxopt.runtime.conversion import Conversion
+from onnxopt.runtime.difference import Difference
 from onnxopt.runtime.finding import Diagnosis, Finding
 
 # Run as written, outputs that are so much closer speak for themselves.

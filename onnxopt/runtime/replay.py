@@ -15,8 +15,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxopt.graph.mapped import release_weights
-from onnxopt.runtime.comparison import Difference, compare
+from onnxopt.runtime.comparison import compare
 from onnxopt.runtime.conversion import Conversion
+from onnxopt.runtime.difference import Difference
 from onnxopt.runtime.probing import Arrays, as_declared, open_plain
 from onnxopt.runtime.regions import FED, Region, cut
 from onnxopt.runtime.session import Session

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from onnxopt.core.walking import all_graphs
-from onnxopt.runtime.comparison import Difference
+from onnxopt.runtime.difference import Difference
 from onnxopt.runtime.slice_errors import like
 
 # Relative to the output's scale; a few hundred roundings of the type.

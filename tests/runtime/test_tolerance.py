@@ -3,7 +3,8 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from onnxopt.runtime.comparison import Difference, compare
+from onnxopt.runtime.comparison import compare
+from onnxopt.runtime.difference import Difference
 from onnxopt.runtime.tolerance import above_noise, floor
 
 
