@@ -23,6 +23,7 @@ from onnxopt.graph.input_shapes import fix_input_shapes
 from onnxopt.graph.known_operators import unknown_operators
 from onnxopt.graph.mapped import release_weights
 from onnxopt.graph.saving import check_target, save_model
+from onnxopt.optimizing_parity import blame_given, prove, provider_notes
 from onnxopt.presets import cleanup, fast
 from onnxopt.targets import Target, as_target
 
@@ -198,10 +199,10 @@ class _Run:
         if self.output is not None:
             check_target(work, self.output)
         if check:
-            from onnxopt.runtime.session import require_runtime
+            from onnxopt.runtime.library import require_runtime
 
             require_runtime()
-            report.notes += _provider_notes(self.target)
+            report.notes += provider_notes(self.target)
         if self.input_shapes:
             fix_input_shapes(work, self.input_shapes)
         report.before = _size(work)
@@ -225,9 +226,9 @@ class _Run:
                 observer.working("parity run")
             # What was read of the weights makes room for ONNX Runtime's own copies.
             release_weights(work)
-            _check_parity(prover, work if saved is None else saved, report)
+            prove(prover, work if saved is None else saved, report)
             if report.parity and report.parity["status"] == "not-run":
-                _blame_given(original, report, bool(self.input_shapes), self.inputs is not None)
+                blame_given(original, report, bool(self.input_shapes), self.inputs is not None)
 
         if self.output is None:
             verify()
@@ -275,36 +276,6 @@ def _passes(
     return chosen
 
 
-def _check_parity(prover: Prover, result: ir.Model | Path, report: Report) -> None:
-    """Fills `report.parity`; raises if the result, in memory or as a file, is not at parity."""
-    from onnxopt.runtime.proving import CrashedError
-
-    with timed(report.seconds, "parity"):
-        try:
-            found = prover.prove(result)
-        except CrashedError as error:
-            report.parity = {"status": "failed", "reasons": [str(error)], "summary": str(error)}
-            message = f"the result is not at parity: {error}; leave passes out with --passes"
-            raise ParityError(message, report, crashed=True) from error
-    report.parity = {**found.to_dict(), "summary": found.summary()}
-    report.notes += [note for note in found.notes if note not in report.notes]
-    if found.status == "failed":
-        raise ParityError(f"the result is not at parity: {found.reasons[0]}", report)
-
-
-def _blame_given(original: PathLike | ir.Model, report: Report, shapes: bool, inputs: bool) -> None:
-    """Raises if a model does not run only because of the shapes or inputs that the user gave."""
-    from onnxopt.runtime.parity import check_parity
-
-    if not (shapes or inputs):
-        return
-    source = original if isinstance(original, ir.Model) else Path(original)
-    if check_parity(source, source).status == "passed":
-        given = "input shapes" * shapes + " and " * (shapes and inputs) + "inputs" * inputs
-        reason = report.parity["reasons"][0] if report.parity else ""
-        raise InvalidInputError(f"the model does not run with the given {given}: {reason}")
-
-
 @contextmanager
 def _patient_garbage_collector() -> Iterator[None]:
     """Looks for cyclic garbage rarely.
@@ -322,17 +293,6 @@ def _patient_garbage_collector() -> Iterator[None]:
 
 def _size(model: ir.Model) -> ModelSize:
     return ModelSize(nodes=count_nodes(model), weight_bytes=weight_bytes(model))
-
-
-def _provider_notes(target: Target) -> list[str]:
-    """That the check does not run where the result will."""
-    from onnxopt.runtime.providers import PROVIDERS
-    from onnxopt.runtime.session import load_runtime
-
-    wanted = PROVIDERS[target.provider][0]
-    if wanted in load_runtime().get_available_providers():
-        return []
-    return [f"the installed ONNX Runtime has no {wanted}: parity was checked on the CPU"]
 
 
 def _operator_notes(model: ir.Model) -> list[str]:

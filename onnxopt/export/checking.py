@@ -13,13 +13,8 @@ from onnxopt.core.walking import all_bodies
 from onnxopt.export.parts import Part, Shape
 from onnxopt.export.references import Reference, own_noise, worst
 from onnxopt.runtime.difference import Difference
-from onnxopt.runtime.session import (
-    CannotRunError,
-    ModelSource,
-    Optimization,
-    Session,
-    open_session,
-)
+from onnxopt.runtime.library import CannotRunError
+from onnxopt.runtime.session import ModelSource, Optimization, Session, open_session
 from onnxopt.runtime.tolerance import Tolerance, above_noise, floor
 
 # ONNX Runtime's optimizations copy weights: folded transposes, packed layouts.

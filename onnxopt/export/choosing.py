@@ -17,7 +17,7 @@ from onnxopt.export.references import Reference
 from onnxopt.presets import cleanup
 from onnxopt.runtime.benchmark import Ratio
 from onnxopt.runtime.inputs import InputSet
-from onnxopt.runtime.session import CannotRunError
+from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.speed import measure_speed
 
 _SECONDS = 4.0

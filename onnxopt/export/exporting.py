@@ -25,7 +25,8 @@ from onnxopt.export.requirements import require_packages, versions
 from onnxopt.export.result import ExportedFile, ExportResult
 from onnxopt.export.sources import Loaded, kind_of, load_source
 from onnxopt.graph.saving import save_model
-from onnxopt.runtime.session import SavedFile, require_runtime
+from onnxopt.runtime.library import require_runtime
+from onnxopt.runtime.session import SavedFile
 
 Say = Callable[[str], None]
 

@@ -29,7 +29,8 @@ from onnxopt.quantizing.options import QuantizeOptions
 from onnxopt.quantizing.report import NodeEntry, QuantizationReport
 from onnxopt.quantizing.search import Search, Tried
 from onnxopt.runtime.deviation import Reference
-from onnxopt.runtime.session import CannotRunError, open_session, require_runtime
+from onnxopt.runtime.library import CannotRunError, require_runtime
+from onnxopt.runtime.session import open_session
 from onnxopt.runtime.speed import measure_speed
 from onnxopt.targets import as_target
 

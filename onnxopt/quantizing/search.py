@@ -23,7 +23,7 @@ from onnxopt.quantizing.report import Candidate
 from onnxopt.quantizing.sensitivity import Sensitivity
 from onnxopt.runtime.benchmark import Ratio
 from onnxopt.runtime.deviation import Deviation, Reference
-from onnxopt.runtime.session import CannotRunError
+from onnxopt.runtime.library import CannotRunError
 
 Timer = Callable[[ir.Model], Ratio]
 

@@ -11,7 +11,8 @@ import onnx_ir as ir
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.runtime.axes import AxisKind
 from onnxopt.runtime.inputs import InputPlan, InputSet, plan_inputs
-from onnxopt.runtime.session import CannotRunError, Session
+from onnxopt.runtime.library import CannotRunError
+from onnxopt.runtime.session import Session
 from onnxopt.runtime.trials import run_plan
 
 # Parity is shown at small sizes; time is spent at these.

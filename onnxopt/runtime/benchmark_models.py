@@ -20,11 +20,12 @@ from onnxopt.runtime.benchmark_settings import BenchmarkSettings
 from onnxopt.runtime.benchmarked import Source, as_source, model_names
 from onnxopt.runtime.binding import feeds_for, run_call
 from onnxopt.runtime.interleaving import Call, Timings, time_interleaved
+from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.load_cost import measure_load
 from onnxopt.runtime.profiling import profile_model
 from onnxopt.runtime.providers import check_provider, find_providers
 from onnxopt.runtime.ratio import ratio_between
-from onnxopt.runtime.session import CannotRunError, Feeds, Session, open_session
+from onnxopt.runtime.session import Feeds, Session, open_session
 from onnxopt.runtime.session_count import affordable_sessions
 
 # On a busy machine rounds go on for up to so many times as long.

@@ -18,6 +18,7 @@ from onnxopt.runtime.comparison_result import ComparisonResult, OutputComparison
 from onnxopt.runtime.difference import Difference
 from onnxopt.runtime.inputs import InputPlan
 from onnxopt.runtime.judging import Judge
+from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.noise import NoiseRuns
 from onnxopt.runtime.padding import Masked, masked_outputs
 from onnxopt.runtime.parity_result import OutputParity
@@ -25,7 +26,7 @@ from onnxopt.runtime.providers import check_provider, find_providers
 from onnxopt.runtime.randomness import random_outputs
 from onnxopt.runtime.reference_runs import ReferenceRuns
 from onnxopt.runtime.scoring import Scoring
-from onnxopt.runtime.session import CannotRunError, Declared, Optimization, Session, open_session
+from onnxopt.runtime.session import Declared, Optimization, Session, open_session
 from onnxopt.runtime.tolerance import Tolerance
 
 Model = Path | ir.Model

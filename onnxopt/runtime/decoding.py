@@ -15,15 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxopt.core.errors import InvalidInputError
-from onnxopt.runtime.session import (
-    CPU,
-    CannotRunError,
-    Declared,
-    ModelSource,
-    load_runtime,
-    one_line,
-    open_session,
-)
+from onnxopt.runtime.library import CannotRunError, load_runtime, one_line
+from onnxopt.runtime.session import CPU, Declared, ModelSource, open_session
 
 _NUMPY: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),

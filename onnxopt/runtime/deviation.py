@@ -10,7 +10,8 @@ import onnx_ir as ir
 from onnxopt.runtime.comparison import compare
 from onnxopt.runtime.difference import Difference
 from onnxopt.runtime.inputs import InputPlan, InputSet
-from onnxopt.runtime.session import CannotRunError, Feeds, open_session
+from onnxopt.runtime.library import CannotRunError
+from onnxopt.runtime.session import Feeds, open_session
 from onnxopt.runtime.trials import run_plan, run_sets
 
 

@@ -29,13 +29,14 @@ from onnxopt.runtime.dissecting import Dissection
 from onnxopt.runtime.finding import Diagnosis, Status
 from onnxopt.runtime.inputs import InputSet, plan_inputs
 from onnxopt.runtime.judging import Judge
+from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.noise import NoiseRuns, differences_of
 from onnxopt.runtime.padding import Masked, describe, masked_outputs, trimmed
 from onnxopt.runtime.parity_result import OutputParity
 from onnxopt.runtime.probing import as_declared
 from onnxopt.runtime.randomness import random_outputs
 from onnxopt.runtime.replay import excess
-from onnxopt.runtime.session import CannotRunError, ModelSource, Optimization, Session, open_session
+from onnxopt.runtime.session import ModelSource, Optimization, Session, open_session
 from onnxopt.runtime.spooling import Spool
 from onnxopt.runtime.trials import Trials, run_plan
 

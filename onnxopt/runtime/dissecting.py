@@ -14,6 +14,7 @@ from onnxopt.core.walking import subgraphs_of
 from onnxopt.runtime.causes import graph_causes
 from onnxopt.runtime.conversion import CONVERSIONS, Conversion
 from onnxopt.runtime.finding import Diagnosis, Finding, Point
+from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.narrowing import narrow
 from onnxopt.runtime.opening import bodies_in
 from onnxopt.runtime.paired_values import PairedValues
@@ -23,7 +24,7 @@ from onnxopt.runtime.regions import Region, described, find_region
 from onnxopt.runtime.relations import ROUNDED, broken, relation
 from onnxopt.runtime.replay import Own, excess, replay
 from onnxopt.runtime.rounding_causes import SATURATES, rounding_causes
-from onnxopt.runtime.session import CannotRunError, Feeds
+from onnxopt.runtime.session import Feeds
 
 # Arrays that are alive at a time for each value of a chunk: the original's, the other's or the
 # replayed ones, and what comparing takes.

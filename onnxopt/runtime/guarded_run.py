@@ -15,10 +15,11 @@ from onnxopt.runtime.benchmark import Ratio
 from onnxopt.runtime.budget import Budget
 from onnxopt.runtime.guard import Guard, GuardMode
 from onnxopt.runtime.inputs import InputSet, plan_inputs
+from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.parity import ParityCheck
 from onnxopt.runtime.placement import find_placement
 from onnxopt.runtime.providers import find_providers
-from onnxopt.runtime.session import CannotRunError, Feeds, ModelSource
+from onnxopt.runtime.session import Feeds, ModelSource
 from onnxopt.runtime.speed import Measure, measure_speed
 from onnxopt.targets import Target
 

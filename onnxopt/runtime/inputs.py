@@ -23,8 +23,8 @@ from onnxopt.runtime.axes import (
     with_totals,
 )
 from onnxopt.runtime.filling import TRIPS, Variant, fill, is_ragged, make_scene, variants
+from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.roles import find_role
-from onnxopt.runtime.session import CannotRunError
 from onnxopt.runtime.user_data import UserData, read_user_data
 
 DEFAULT_SETS = 3

@@ -11,8 +11,8 @@ from onnxopt.core.pipeline import Observer
 from onnxopt.runtime.benchmark import Ratio
 from onnxopt.runtime.budget import Budget
 from onnxopt.runtime.inputs import InputSet
+from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.parity import ParityCheck, ParityResult
-from onnxopt.runtime.session import CannotRunError
 from onnxopt.runtime.speed import Measure
 
 # Of a single timing, only this is taken as proof.

@@ -16,9 +16,10 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from onnxopt.runtime.difference import Difference
+from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.noise import NoiseRuns, Open, differences_of, shaken_sets
 from onnxopt.runtime.parity_result import OutputParity
-from onnxopt.runtime.session import CannotRunError, ModelSource
+from onnxopt.runtime.session import ModelSource
 from onnxopt.runtime.tolerance import (
     QUANTIZED_FLOOR,
     Tolerance,

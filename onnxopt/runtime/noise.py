@@ -11,7 +11,8 @@ import numpy as np
 from onnxopt.runtime.comparison import compare
 from onnxopt.runtime.difference import Difference
 from onnxopt.runtime.inputs import InputSet
-from onnxopt.runtime.session import CannotRunError, Feeds, ModelSource, Optimization, Session
+from onnxopt.runtime.library import CannotRunError
+from onnxopt.runtime.session import Feeds, ModelSource, Optimization, Session
 from onnxopt.runtime.trials import Trials, run_sets
 
 Open = Callable[..., Session]

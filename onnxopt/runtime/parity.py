@@ -17,19 +17,12 @@ from onnxopt.runtime.comparable_session import ComparableSession
 from onnxopt.runtime.declarations import interface_complaints, shape_complaints
 from onnxopt.runtime.inputs import InputPlan, InputSet, plan_inputs
 from onnxopt.runtime.judging import Judge
+from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.noise import NoiseRuns
 from onnxopt.runtime.padding import Masked, describe, masked_outputs
 from onnxopt.runtime.parity_result import OutputParity, ParityResult, Status
 from onnxopt.runtime.randomness import random_outputs
-from onnxopt.runtime.session import (
-    CPU,
-    CannotRunError,
-    Declared,
-    ModelSource,
-    Optimization,
-    Session,
-    open_session,
-)
+from onnxopt.runtime.session import CPU, Declared, ModelSource, Optimization, Session, open_session
 from onnxopt.runtime.trials import Trials, run_plan, run_sets
 
 __all__ = ["OutputParity", "ParityCheck", "ParityResult", "Status", "check_parity"]

@@ -14,8 +14,9 @@ from onnxopt.graph.inference import infer_model
 from onnxopt.graph.mapped import release_weights
 from onnxopt.graph.values import dims
 from onnxopt.runtime.dimensions import evaluate
+from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.regions import cut
-from onnxopt.runtime.session import CannotRunError, Feeds, Session, open_session
+from onnxopt.runtime.session import Feeds, Session, open_session
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from onnxopt.core.errors import InvalidInputError
-from onnxopt.runtime.session import CPU, Session, load_runtime
+from onnxopt.runtime.library import load_runtime
+from onnxopt.runtime.session import CPU, Session
 
 PROVIDERS: dict[str, tuple[str, ...]] = {
     "cpu": CPU,

@@ -9,7 +9,7 @@ from typing import Any
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.runtime.comparable_session import ComparableSession
 from onnxopt.runtime.inputs import InputPlan, InputSet
-from onnxopt.runtime.session import CannotRunError
+from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.spooling import Spool
 from onnxopt.runtime.trials import Trials, run_plan
 

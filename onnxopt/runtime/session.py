@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import functools
 import os
-import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,12 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import ml_dtypes
-import numpy as np
 import onnx_ir as ir
 
-from onnxopt.core.errors import MissingDependencyError, OnnxOptError, SaveError
+from onnxopt.core.errors import OnnxOptError
 from onnxopt.graph.loading import load_model
+from onnxopt.runtime.foreign_types import FOREIGN_TYPES, as_ort_value, from_ort_value
+from onnxopt.runtime.library import CannotRunError, load_runtime, one_line, runtime_errors
 from onnxopt.runtime.skeleton import serialize_skeleton
 
 if TYPE_CHECKING:
@@ -32,30 +30,6 @@ CPU = ("CPUExecutionProvider",)
 # The working directory belongs to the whole process.
 _CHDIR = threading.Lock()
 _FATAL_ONLY = 4
-_LONGEST_REASON = 400
-# "[ONNXRuntimeError] : 1 : FAIL : ", paths of ONNX Runtime's sources, the C++ signature after them.
-_NOISE = re.compile(
-    r"\[ONNXRuntimeError\] : \d+ : \w+ : |\S*/onnxruntime/\S+:\d+ |\S+\.(?:cc|h):\d+ |"
-    r"(?:[\w:<>&*]+ )*?onnxruntime::[^()]*\([^()]*\)(?: const)?(?: \[with [^\]]*\])? "
-)
-# NumPy has no such types of its own, and ONNX Runtime's bindings only take NumPy's own.
-_FOREIGN: dict[str, np.dtype[Any]] = {
-    "tensor(bfloat16)": np.dtype(ml_dtypes.bfloat16),
-    "tensor(float8e4m3fn)": np.dtype(ml_dtypes.float8_e4m3fn),
-    "tensor(float8e5m2)": np.dtype(ml_dtypes.float8_e5m2),
-}
-
-
-class CannotRunError(OnnxOptError):
-    """ONNX Runtime cannot load the model or cannot run it on these inputs.
-
-    Attributes:
-        reason: ONNX Runtime's message in one line.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +80,7 @@ class Session:
         self.outputs = _declared(native.get_outputs())
         self._weights = weights  # memory that ONNX Runtime may still read
         self.needs_ort_values = any(
-            value.type in _FOREIGN for value in (*self.inputs, *self.outputs)
+            value.type in FOREIGN_TYPES for value in (*self.inputs, *self.outputs)
         )
 
     def run(self, feeds: Feeds) -> dict[str, Any]:
@@ -133,13 +107,13 @@ class Session:
                 if self.needs_ort_values
                 else self.native.run(None, chosen)
             )
-        except _runtime_errors() as error:
+        except runtime_errors() as error:
             raise CannotRunError(one_line(error)) from error
         return {value.name: result for value, result in zip(self.outputs, results, strict=True)}
 
     def _run_foreign(self, feeds: Feeds) -> list[Any]:
-        values = {name: _as_ort_value(array) for name, array in feeds.items()}
-        return [_from_ort_value(value) for value in self.native.run_with_ort_values(None, values)]
+        values = {name: as_ort_value(array) for name, array in feeds.items()}
+        return [from_ort_value(value) for value in self.native.run_with_ort_values(None, values)]
 
 
 def open_session(
@@ -222,7 +196,7 @@ def open_session(
                 providers=list(providers),
                 disabled_optimizers=list(disabled_optimizers),
             )
-    except _runtime_errors() as error:
+    except runtime_errors() as error:
         raise CannotRunError(one_line(error)) from error
     return Session(native, weights)
 
@@ -230,53 +204,6 @@ def open_session(
 def level_name(optimization: Optimization) -> str:
     """ONNX Runtime's name of an optimization level."""
     return "ORT_DISABLE_ALL" if optimization == "disabled" else f"ORT_ENABLE_{optimization.upper()}"
-
-
-def one_line(error: BaseException) -> str:
-    """ONNX Runtime's message as one line, without its source paths and error codes."""
-    text = " ".join(_NOISE.sub("", " ".join(str(error).split())).split())
-    text = text.removesuffix("Please fix either the inputs/outputs or the model.").rstrip()
-    text = text or type(error).__name__
-    return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."
-
-
-def require_runtime() -> None:
-    """Imports ONNX Runtime, so that it is known before any other work whether models can be run.
-
-    Raises:
-        MissingDependencyError: It is not installed, or does not load.
-    """
-    load_runtime()
-
-
-def load_runtime() -> Any:
-    """Imports ONNX Runtime.
-
-    Raises:
-        MissingDependencyError: It is not installed, or does not load.
-    """
-    advice = "pip install 'onnxopt[cpu]' (or 'onnxopt[gpu]'), or go without a check: --guard off"
-    try:
-        import onnxruntime
-    except ImportError as error:
-        _raise_interrupt(error)
-        if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
-            reason = "is needed to run models"
-        else:
-            reason = f"is installed but does not load ({one_line(error)})"
-        raise MissingDependencyError(f"ONNX Runtime {reason}: {advice}") from error
-    if not hasattr(onnxruntime, "InferenceSession"):  # a folder that an uninstallation left
-        raise MissingDependencyError(f"ONNX Runtime is installed incompletely: {advice}")
-    return onnxruntime
-
-
-def _raise_interrupt(error: BaseException) -> None:
-    """Raises the interrupt that an import in C made an ImportError of, if there is one."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, (KeyboardInterrupt, SystemExit)):
-            raise cause
-        cause = cause.__cause__ or cause.__context__
 
 
 def _openable(model: ModelSource) -> ModelSource:
@@ -318,39 +245,5 @@ def _elsewhere(away: bool) -> Iterator[None]:
             os.chdir(before)
 
 
-@functools.cache
-def _runtime_errors() -> tuple[type[Exception], ...]:
-    """What its calls raise; its own exceptions have no base class but Exception."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    own: list[type[Exception]] = [
-        item
-        for item in vars(state).values()
-        if isinstance(item, type) and issubclass(item, Exception)
-    ]
-    return (*own, RuntimeError, ValueError, TypeError, SaveError)
-
-
 def _declared(values: Sequence[Any]) -> tuple[Declared, ...]:
     return tuple(Declared(value.name, value.type, tuple(value.shape or ())) for value in values)
-
-
-def _as_ort_value(array: Any) -> Any:
-    runtime = load_runtime()
-    array = np.ascontiguousarray(array)
-    dtype = ir.DataType.from_numpy(array.dtype)
-    if array.dtype.kind == "V":
-        array = array.view(np.dtype(f"u{array.dtype.itemsize}"))
-    return runtime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, dtype.value)
-
-
-def _from_ort_value(value: Any) -> Any:
-    dtype = _FOREIGN.get(value.data_type())
-    if dtype is None:
-        return value.numpy()
-    shape = tuple(value.shape())
-    size = int(np.prod(shape)) * dtype.itemsize
-    if size == 0:
-        return np.zeros(shape, dtype)
-    # The memory belongs to the OrtValue: copy it.
-    return np.frombuffer(ctypes.string_at(value.data_ptr(), size), dtype).reshape(shape)

@@ -18,7 +18,8 @@ import numpy as np
 from onnxopt.runtime.axes import AxisKind
 from onnxopt.runtime.filling import Variant
 from onnxopt.runtime.inputs import InputPlan, InputSet
-from onnxopt.runtime.session import CannotRunError, Session
+from onnxopt.runtime.library import CannotRunError
+from onnxopt.runtime.session import Session
 from onnxopt.runtime.spooling import Spool
 
 # Usual sizes first. Where the wanted ones fail they are mostly too small: audio windows, images.

@@ -10,7 +10,8 @@ import pytest
 
 from onnxopt.graph.symbolic import add
 from onnxopt.runtime.child import Child, ChildEndedError
-from onnxopt.runtime.session import CannotRunError, open_session
+from onnxopt.runtime.library import CannotRunError
+from onnxopt.runtime.session import open_session
 
 
 def test_child_answers_when_called_twice() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.runtime.inputs import plan_inputs, synthesize
-from onnxopt.runtime.session import CannotRunError
+from onnxopt.runtime.library import CannotRunError
 
 HEADER = '<ir_version: 9, opset_import: ["": 18, "ai.onnx.ml": 3]>\n'
 

@@ -9,7 +9,8 @@ import onnx_ir as ir
 import pytest
 
 from onnxopt.core.errors import MissingDependencyError
-from onnxopt.runtime.session import CannotRunError, open_session
+from onnxopt.runtime.library import CannotRunError
+from onnxopt.runtime.session import open_session
 from onnxopt.runtime.skeleton import serialize_skeleton
 
 

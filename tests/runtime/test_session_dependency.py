@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from onnxopt.core.errors import MissingDependencyError
-from onnxopt.runtime.session import require_runtime
+from onnxopt.runtime.library import require_runtime
 
 
 class _Finder:

@@ -4,7 +4,8 @@ import onnx_ir as ir
 import pytest
 
 from onnxopt.runtime.inputs import plan_inputs
-from onnxopt.runtime.session import CannotRunError, open_session
+from onnxopt.runtime.library import CannotRunError
+from onnxopt.runtime.session import open_session
 from onnxopt.runtime.trials import Trials, run_plan
 
 HEADER = '<ir_version: 9, opset_import: ["": 18]>\n'
