@@ -1,176 +1,33 @@
-"""Small transformers of many families, exported by both of torch's exporters, to count fusions in.
+"""Exports the small transformers of `fusion_families.py` by all exporters, to count fusions in.
 
     python benchmarks/fusion_zoo.py FOLDER [NAME ...]
 
-Configurations are tiny (2 layers, 32 to 64 wide) and weights random: what is looked at is how the
-exporters spell attention, normalization and activation, and not what comes out. Every family comes
-with both attention implementations of transformers, eager and SDPA, where both exist. Files are
-named FAMILY.EXPORTER.ATTENTION.onnx; an export that fails leaves a .failed file with the reason.
+Every family comes from torch's TorchScript exporter ("ts") and from the torch.export based one
+("dynamo"), each with both attention implementations of transformers, eager and SDPA, and from
+optimum where that is installed and knows the model. Files are named FAMILY.EXPORTER.ATTENTION.onnx;
+an export that fails leaves a .failed file with the reason.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
+import importlib.util
 import io
+import tempfile
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers as hf
+from fusion_families import FAMILIES, LAYERS, VOCABULARY, Family, Shape
 
-LAYERS, WIDTH, HEADS, VOCABULARY = 2, 64, 4, 99
 BATCH, SEQUENCE, PAST = 2, 6, 5
-Shape = tuple[int | str, ...]
-
-_TEXT: dict[str, Any] = {
-    "vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": LAYERS,
-    "num_attention_heads": HEADS, "intermediate_size": 2 * WIDTH, "max_position_embeddings": 64,
-}  # fmt: skip
-_IDS: Shape = ("batch", "sequence")
 _SIZES = {"batch": BATCH, "sequence": SEQUENCE, "past": PAST, "past + sequence": PAST + SEQUENCE}
-
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-    """One architecture.
-
-    Attributes:
-        name: Part of the file name.
-        model: The model, given the attention implementation.
-        inputs: Keyword of `forward` -> shape; with "ids" in the name integers are drawn.
-        output: The field of the model's output that is the graph's output.
-        attentions: Attention blocks in it.
-        norms: Normalizations in it.
-        activations: Activations of the Gelu family in it.
-        key_heads: Key heads of a decoder with a cache; 0 for models without one.
-        head_size: Width of a head of such a decoder.
-    """
-
-    name: str
-    model: Callable[[str], Any]
-    inputs: dict[str, Shape]
-    output: str
-    attentions: int
-    norms: int
-    activations: int = LAYERS
-    key_heads: int = 0
-    head_size: int = WIDTH // HEADS
-
-
-def _of(model_class: Any, config_class: Any, **options: Any) -> Callable[[str], Any]:
-    def make(attention: str) -> Any:
-        torch.manual_seed(0)
-        config = config_class(**options, attn_implementation=attention)
-        return model_class(config).eval()
-
-    return make
-
-
-_ENCODER: dict[str, Shape] = {"input_ids": _IDS, "attention_mask": _IDS}
-_DECODER: dict[str, Shape] = {
-    "input_ids": _IDS,
-    "attention_mask": ("batch", "past + sequence"),
-    "position_ids": _IDS,
-}
-_IMAGE: dict[str, Shape] = {"pixel_values": ("batch", 3, 32, 32)}
-_SEQ2SEQ = {
-    "vocab_size": VOCABULARY, "d_model": WIDTH, "encoder_layers": LAYERS,
-    "decoder_layers": LAYERS, "encoder_attention_heads": HEADS, "decoder_attention_heads": HEADS,
-    "encoder_ffn_dim": 2 * WIDTH, "decoder_ffn_dim": 2 * WIDTH, "max_position_embeddings": 64,
-    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1,
-}  # fmt: skip
-_WHISPER = {
-    **_SEQ2SEQ, "num_mel_bins": 16, "max_source_positions": 8, "max_target_positions": 64,
-    "suppress_tokens": None, "begin_suppress_tokens": None,
-}  # fmt: skip
-_GROUPED = {**_TEXT, "num_key_value_heads": 2}
-
-
-class _Encoder(torch.nn.Module):
-    def __init__(self, encoder: Any, keyword: str) -> None:
-        super().__init__()
-        self.encoder, self.keyword = encoder, keyword
-
-    def forward(self, **inputs: Any) -> Any:
-        return self.encoder(**inputs)
-
-
-def _whisper_encoder(attention: str) -> Any:
-    return _of(hf.WhisperModel, hf.WhisperConfig, **_WHISPER)(attention).encoder
-
-
-def _whisper_decoder(attention: str) -> Any:
-    return _of(hf.WhisperModel, hf.WhisperConfig, **_WHISPER)(attention).decoder
-
-
-def _t5(attention: str) -> Any:
-    return _of(
-        hf.T5Model, hf.T5Config, vocab_size=VOCABULARY, d_model=WIDTH, d_kv=16, d_ff=2 * WIDTH,
-        num_layers=LAYERS, num_heads=HEADS, use_cache=False, decoder_start_token_id=0,
-    )(attention)  # fmt: skip
-
-
-_CAUSAL = ("logits", LAYERS, 2 * LAYERS + 1)
-FAMILIES = (
-    Family("bert", _of(hf.BertModel, hf.BertConfig, **_TEXT),
-           {**_ENCODER, "token_type_ids": _IDS}, "last_hidden_state", LAYERS, 2 * LAYERS + 1),
-    Family("minilm", _of(hf.BertModel, hf.BertConfig, **{**_TEXT, "hidden_size": 48}),
-           {**_ENCODER, "token_type_ids": _IDS}, "last_hidden_state", LAYERS, 2 * LAYERS + 1),
-    Family("roberta", _of(hf.RobertaModel, hf.RobertaConfig, **_TEXT), _ENCODER,
-           "last_hidden_state", LAYERS, 2 * LAYERS + 1),
-    Family("distilbert",
-           _of(hf.DistilBertModel, hf.DistilBertConfig, vocab_size=VOCABULARY, dim=WIDTH,
-               n_layers=LAYERS, n_heads=HEADS, hidden_dim=2 * WIDTH, max_position_embeddings=64),
-           _ENCODER, "last_hidden_state", LAYERS, 2 * LAYERS + 1),
-    Family("vit", _of(hf.ViTModel, hf.ViTConfig, hidden_size=WIDTH, num_hidden_layers=LAYERS,
-                      num_attention_heads=HEADS, intermediate_size=2 * WIDTH, image_size=32,
-                      patch_size=8),
-           _IMAGE, "last_hidden_state", LAYERS, 2 * LAYERS + 1),
-    Family("swin", _of(hf.SwinModel, hf.SwinConfig, image_size=32, patch_size=2, embed_dim=16,
-                       depths=[2, 2], num_heads=[2, 4], window_size=4),
-           _IMAGE, "last_hidden_state", 4, 8 + 3, 4),
-    Family("clip_text", _of(hf.CLIPTextModel, hf.CLIPTextConfig,
-                            **_TEXT, eos_token_id=2, bos_token_id=1),
-           _ENCODER, "last_hidden_state", LAYERS, 2 * LAYERS + 1),
-    Family("clip_vision", _of(hf.CLIPVisionModel, hf.CLIPVisionConfig, hidden_size=WIDTH,
-                              num_hidden_layers=LAYERS, num_attention_heads=HEADS,
-                              intermediate_size=2 * WIDTH, image_size=32, patch_size=8),
-           _IMAGE, "last_hidden_state", LAYERS, 2 * LAYERS + 1),
-    Family("whisper_encoder", _whisper_encoder, {"input_features": ("batch", 16, 16)},
-           "last_hidden_state", LAYERS, 2 * LAYERS + 1, LAYERS + 2),
-    Family("whisper_decoder", _whisper_decoder,
-           {"input_ids": _IDS, "encoder_hidden_states": ("batch", 8, WIDTH)},
-           "last_hidden_state", 2 * LAYERS, 3 * LAYERS + 1),
-    Family("t5", _t5, {**_ENCODER, "decoder_input_ids": _IDS}, "last_hidden_state",
-           3 * LAYERS, 5 * LAYERS + 2, 0),
-    Family("bart", _of(hf.BartModel, hf.BartConfig, **_SEQ2SEQ, use_cache=False),
-           {**_ENCODER, "decoder_input_ids": _IDS}, "last_hidden_state",
-           3 * LAYERS, 5 * LAYERS + 2, 2 * LAYERS),
-    Family("gpt2", _of(hf.GPT2LMHeadModel, hf.GPT2Config, vocab_size=VOCABULARY, n_embd=WIDTH,
-                       n_layer=LAYERS, n_head=HEADS, n_positions=64),
-           _DECODER, *_CAUSAL, key_heads=HEADS),
-    Family("llama", _of(hf.LlamaForCausalLM, hf.LlamaConfig, **_GROUPED), _DECODER, *_CAUSAL, 0,
-           key_heads=2),
-    Family("qwen2", _of(hf.Qwen2ForCausalLM, hf.Qwen2Config, **_GROUPED), _DECODER, *_CAUSAL, 0,
-           key_heads=2),
-    Family("qwen3", _of(hf.Qwen3ForCausalLM, hf.Qwen3Config, **_GROUPED, head_dim=16), _DECODER,
-           "logits", LAYERS, 4 * LAYERS + 1, 0, key_heads=2),
-    Family("mistral", _of(hf.MistralForCausalLM, hf.MistralConfig, **_GROUPED, head_dim=16,
-                          sliding_window=None),
-           _DECODER, *_CAUSAL, 0, key_heads=2),
-    Family("gemma", _of(hf.GemmaForCausalLM, hf.GemmaConfig, **_GROUPED, head_dim=16), _DECODER,
-           *_CAUSAL, LAYERS, key_heads=2),
-    Family("gemma2", _of(hf.Gemma2ForCausalLM, hf.Gemma2Config, **_GROUPED, head_dim=16,
-                         sliding_window=32),
-           _DECODER, "logits", LAYERS, 4 * LAYERS + 1, LAYERS, key_heads=2),
-    Family("phi", _of(hf.PhiForCausalLM, hf.PhiConfig, **_TEXT, partial_rotary_factor=0.5),
-           _DECODER, "logits", LAYERS, LAYERS + 1, LAYERS, key_heads=HEADS),
-    Family("phi3", _of(hf.Phi3ForCausalLM, hf.Phi3Config, **_GROUPED, pad_token_id=0), _DECODER,
-           *_CAUSAL, 0, key_heads=2),
+_ERRORS = (
+    RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, AssertionError,
+    ImportError, NotImplementedError, torch.onnx.errors.OnnxExporterError,
 )  # fmt: skip
 
 
@@ -294,38 +151,49 @@ def masks_without_vmap() -> Any:
             ALL_MASK_ATTENTION_FUNCTIONS.register(name, function)
 
 
+def export_by_optimum(family: Family, path: Path) -> None:
+    """Writes one model as optimum exports it."""
+    from optimum.exporters.onnx import onnx_export_from_model
+
+    task, name = family.optimum
+    model = (family.whole or family.model)("eager")
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        onnx_export_from_model(model, Path(folder), task=task, do_validation=False)
+        path.write_bytes(Path(folder, name).read_bytes())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
+    ways = [(exporter, kind) for exporter in ("ts", "dynamo") for kind in ("sdpa", "eager")]
+    if importlib.util.find_spec("optimum") is not None:
+        ways.append(("optimum", "eager"))
     for family in FAMILIES:
         if arguments.names and family.name not in arguments.names:
             continue
-        for exporter in ("ts", "dynamo"):
-            for attention in ("sdpa", "eager"):
-                path = arguments.folder / f"{family.name}.{exporter}.{attention}.onnx"
-                failed = path.with_suffix(".failed")
-                if path.exists() or failed.exists():
-                    continue
-                guard = masks_without_vmap() if exporter == "ts" else contextlib.nullcontext()
-                try:
-                    with guard:
-                        export(family, exporter, attention, path)
-                    print(path.name, "ok", flush=True)
-                except (
-                    RuntimeError,
-                    ValueError,
-                    TypeError,
-                    AttributeError,
-                    KeyError,
-                    IndexError,
-                    AssertionError,
-                    torch.onnx.errors.OnnxExporterError,
-                ) as error:
-                    failed.write_text(f"{type(error).__name__}: {error}"[:2000], encoding="utf-8")
-                    print(path.name, "failed", str(error)[:150].replace("\n", " "), flush=True)
+        for exporter, attention in ways:
+            path = arguments.folder / f"{family.name}.{exporter}.{attention}.onnx"
+            if not (path.exists() or path.with_suffix(".failed").exists()):
+                try_export(family, exporter, attention, path)
+
+
+def try_export(family: Family, exporter: str, attention: str, path: Path) -> None:
+    """Exports, or notes why that is not possible."""
+    try:
+        if exporter == "optimum":
+            export_by_optimum(family, path)
+        else:
+            with masks_without_vmap() if exporter == "ts" else contextlib.nullcontext():
+                export(family, exporter, attention, path)
+        print(path.name, "ok", flush=True)
+    except _ERRORS as error:
+        text = f"{type(error).__name__}: {error}"[:2000]
+        path.with_suffix(".failed").write_text(text, encoding="utf-8")
+        print(path.name, "failed", text[:150].replace("\n", " "), flush=True)
 
 
 if __name__ == "__main__":

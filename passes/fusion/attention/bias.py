@@ -34,7 +34,7 @@ def bias_shape(masks: Sequence[Mask], scores: Shape) -> Shape:
     total: list[int | str | None] = [1, 1, 1, 1]
     for mask in masks:
         shape = dims(mask.value)
-        if mask.windows:
+        if mask.windowed:
             shape = _of_windows(mask)
         if shape is None or len(shape) > 4:
             raise UnlikeError(f"the shape of the mask {mask.value.name!r} is not known")
@@ -90,9 +90,9 @@ def _of_windows(mask: Mask) -> Shape:
     """
     shape = (dims(mask.value) or ())[-4:]
     lead = (dims(mask.value) or ())[:-4]
-    if lead not in ((), (1,)) or len(shape) != 4 or shape[0] != mask.windows:
-        raise UnlikeError(f"the mask {mask.value.name!r} is none of {mask.windows} windows")
-    if not all(isinstance(size, int) for size in shape):
+    if lead not in ((), (1,)) or len(shape) != 4:
+        raise UnlikeError(f"the mask {mask.value.name!r} is not one for each window")
+    if not all(isinstance(size, int) for size in shape[1:]):
         raise UnlikeError(f"the shape of the mask {mask.value.name!r} is not known")
     return (1, *shape[1:])
 
@@ -113,7 +113,7 @@ def additive(op: Any, mask: Mask, dtype: ir.DataType, lengths: Lengths) -> ir.Va
         value.dtype, value.shape = dtype, mask.value.shape
     if mask.factor != 1.0:
         value = typed(op.Mul(value, _number(op, mask.factor, dtype)), value, shape)
-    if mask.windows:
+    if mask.windowed:
         return _repeated(op, value, mask, lengths)
     missing = 4 - (rank(value) or 0)
     if missing:
@@ -127,7 +127,8 @@ def _repeated(op: Any, value: ir.Value, mask: Mask, lengths: Lengths) -> ir.Valu
     missing = 5 - (rank(value) or 0)
     if missing:
         value = _unsqueezed(op, value, missing, lengths.opset)
-    images = op.Div(lengths.batch(op), integers(op, [mask.windows]))
+    windows = lengths.size(op, mask.value, (rank(mask.value) or 4) - 4)
+    images = op.Div(lengths.batch(op), windows)
     target = op.Concat(images, integers(op, [1, 1, 1, 1]), axis=0)
     wide = op.Expand(value, target)
     sizes = [size for size in shape[1:] if isinstance(size, int)]

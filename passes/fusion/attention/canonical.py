@@ -24,15 +24,15 @@ class Mask:
         factor: What the additive mask is multiplied by.
         keep: A boolean mask is True where the score stays; else True where it is masked out.
         fill: The number that stands for a masked score; None for an additive mask.
-        windows: The batch consists of so many windows for each image, and the mask has an axis of
-            them before that of the heads; 0 for a mask without.
+        windowed: The batch consists of the windows of each image, and the mask has an axis of them
+            before that of the heads.
     """
 
     value: ir.Value
     factor: float = 1.0
     keep: bool = True
     fill: float | None = None
-    windows: int = 0
+    windowed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

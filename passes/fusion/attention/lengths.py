@@ -36,20 +36,21 @@ class Lengths:
 
     def batch(self, op: Any) -> ir.Value:
         """`[1]`: sequences in a batch."""
-        return self._size(op, self.query[0], 0)
+        return self.size(op, self.query[0], 0)
 
     def sequence(self, op: Any) -> ir.Value:
         """`[1]`: new tokens."""
-        return self._size(op, *self.query)
+        return self.size(op, *self.query)
 
     def total(self, op: Any) -> ir.Value:
         """`[1]`: keys in the cache and new ones."""
-        new = self._size(op, *self.key)
+        new = self.size(op, *self.key)
         if self.past is None:
             return new
-        return _integers(op.Add(self._size(op, self.past, 2), new))
+        return _integers(op.Add(self.size(op, self.past, 2), new))
 
-    def _size(self, op: Any, value: ir.Value, axis: int) -> ir.Value:
+    def size(self, op: Any, value: ir.Value, axis: int) -> ir.Value:
+        """`[1]`: one dimension of a value; axes count from 0."""
         shape = dims(value)
         size = None if shape is None else shape[axis]
         if isinstance(size, int):

@@ -69,7 +69,7 @@ class _Walk:
         self.factor = 1.0
         self.masks: list[Mask] = []
         self.cap = 0.0
-        self._windows = 0
+        self._windowed = False
 
     def to_product(self, value: ir.Value | None) -> ir.Node:
         for _ in range(_MOST_STEPS):
@@ -77,7 +77,7 @@ class _Walk:
             node = None if value is None else value.producer()
             if node is None or node.domain:
                 break
-            if node.op_type == "MatMul" and not self._windows:
+            if node.op_type == "MatMul" and not self._windowed:
                 return node
             step = {
                 "Add": self._add, "Sub": self._sub, "Mul": self._scale, "Div": self._scale,
@@ -104,7 +104,11 @@ class _Walk:
         if self.cap:
             raise UnlikeError("a mask is added before the scores are capped")
         assert mask is not None
-        self.masks.append(Mask(mask, factor, windows=self._windows))
+        self.masks.append(Mask(mask, factor, windowed=self._has_windows(mask)))
+
+    def _has_windows(self, mask: ir.Value) -> bool:
+        """True for a mask that meets scores with an axis of windows and has one of its own."""
+        return self._windowed and rank(mask) not in range(4)
 
     def _scale(self, node: ir.Node) -> ir.Value:
         capped = self._capped(node)
@@ -142,13 +146,10 @@ class _Walk:
         before, after = dims(source), dims(node.outputs[0])
         if source is None or before is None or after is None:
             raise UnlikeError("the scores pass through a Reshape of unknown shapes")
-        windows = before[1] if (len(before), len(after)) == (5, 4) else None
-        if isinstance(windows, int) and not self._windows and before[2:] == after[1:]:
-            self._windows = windows
-        elif self._windows and len(before) == 4 and before[1:] == after[2:]:
-            self._windows = 0
-        else:
+        wide, narrow = (after, before) if self._windowed else (before, after)
+        if (len(wide), len(narrow)) != (5, 4) or wide[2:] != narrow[1:] or None in narrow[1:]:
             raise UnlikeError("the scores pass through a Reshape that is none of windows")
+        self._windowed = not self._windowed
         return source
 
     def _where(self, node: ir.Node) -> ir.Value:
@@ -162,7 +163,8 @@ class _Walk:
             if self.cap:
                 raise UnlikeError("a mask is added before the scores are capped")
             low = fill * self.factor
-            self.masks.append(Mask(condition, keep=keep, fill=low, windows=self._windows))
+            windowed = self._has_windows(condition)
+            self.masks.append(Mask(condition, keep=keep, fill=low, windowed=windowed))
             return scores
         raise UnlikeError("the scores are chosen from something that is no number")
 
