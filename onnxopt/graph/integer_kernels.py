@@ -3,7 +3,7 @@
 An anchor is where time is won: products of weights and activations. A join (Add, Mul, pooling) has
 an integer kernel of its own that wins nothing by itself, but keeps the values between anchors
 integer. A copy only moves values. From ONNX Runtime's QDQ selectors
-(core/optimizer/qdq_transformer/selectors_actions); `benchmarks/quantized_models.py`
+(core/optimizer/qdq_transformer/selectors_actions); `benchmarks/int8_real_models.py`
 measures whole models.
 """
 

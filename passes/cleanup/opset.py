@@ -3,7 +3,8 @@
     model of opset 13  ->  the same model of opset 18
 
 Attributes that became inputs (axes of Squeeze and the Reduce operators, ...) move, operators that
-were renamed or split are rewritten. The conversion is onnxscript's where it covers the step and
+were renamed or split are rewritten, and those that left the standard with opset 10 are what they
+stand for (see `removed_operators`). The conversion is onnxscript's where it covers the step and
 onnx's own version converter elsewhere; weights are not copied. Functions of the model are inlined
 first.
 
@@ -24,6 +25,9 @@ from onnxscript.version_converter import ConvertVersionPass
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.core.passes import Pass, PassResult
 from onnxopt.graph.known_operators import newest_opset
+from onnxopt.passes.cleanup.removed_operators import replace_removed_operators
+
+_REMOVING_OPSET = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,8 @@ class ConvertOpset(Pass):
             raise InvalidInputError(
                 f"--opset {self.version}: the installed onnx knows opsets up to {newest}"
             )
+        if self.version >= _REMOVING_OPSET:
+            replace_removed_operators(model)
         logger = logging.getLogger("onnxscript.version_converter")
         level = logger.level
         logger.setLevel(logging.CRITICAL)

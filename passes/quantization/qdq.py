@@ -4,12 +4,12 @@
 
 with q = round(x / scale) + zero_point, scales from calibrated ranges. ONNX Runtime (as TensorRT and
 others) computes DQ -> op -> Q on integers, so pairs sit directly on the outputs of such ops, and a
-region of them has no float value inside. A range that begins at zero does what Relu and
+region of them has no float value inside. Before opset 13 the pairs of per-channel scales are
+com.microsoft's, which ONNX Runtime fuses as well. A range that begins at zero does what Relu and
 Clip(0, high) do, which are removed. Values that copies (Reshape, MaxPool, ...) only move keep one
 scale from end to end; inputs of a Concat share one unless their ranges differ so much that the
-narrower would lose more than a bit. Weights become int8 (per channel where the opset has it) and
-are stored once, biases int32 with the scale of the products; a channel whose bias would overflow
-gets a larger scale.
+narrower would lose more than a bit. Weights become int8 and are stored once, biases
+int32 with the scale of the products; a channel whose bias would overflow gets a larger scale.
 
 Refused, with the reason: nodes without an integer kernel; depthwise Convs unless asked for; values
 without a range (in subgraphs nothing is calibrated); other types than float32; computed weights.
@@ -41,7 +41,7 @@ from onnxopt.passes.quantization.scales import shared_ranges
 from onnxopt.passes.quantization.tensors import QuantizedTensors, bias_floor, drop_unused
 
 _RULE = "qdq"
-# From this opset on DequantizeLinear takes a scale per channel.
+# From this opset on the standard DequantizeLinear takes a scale per channel.
 _PER_CHANNEL_OPSET = 13
 _FIRST_OPSET = 10
 _WIDE_OPSET = 21
@@ -112,10 +112,11 @@ class _Inserting:
         self._tensors = QuantizedTensors(self._names)
         self._activations = Encoding(options.activation_type, options.symmetric)
         self._weights = Encoding(options.weight_type, True, options.reduce_range)
-        self._per_channel = options.per_channel and opset >= _PER_CHANNEL_OPSET
-        # 16-bit types came late to the standard operators.
+        # Scales per channel and 16-bit types came late to the standard operators.
         is_wide = "16" in options.activation_type or "16" in options.weight_type
-        self._domain = "com.microsoft" if is_wide and opset < _WIDE_OPSET else ""
+        needed = _PER_CHANNEL_OPSET if options.per_channel else _FIRST_OPSET
+        is_early = opset < (_WIDE_OPSET if is_wide else needed)
+        self._domain = "com.microsoft" if is_early else ""
         self._model = model
         # By value that was quantized, and by what stands for it since.
         self._pairs: dict[ir.Value, ir.Value] = {}
@@ -192,7 +193,7 @@ class _Inserting:
         bias = node.inputs[2] if len(node.inputs) > 2 else None
         shape = weight.const_value.shape.numpy() if weight.const_value is not None else ()
         channel_axis = 0 if node.op_type == "Conv" or int_attribute(node, "transB", 0) else 1
-        axis = channel_axis if self._per_channel else None
+        axis = channel_axis if self._options.per_channel else None
         channels = shape[channel_axis]
         input_scale = self._params[data].scale
         floor = bias_floor(bias, float(input_scale), channels, axis)

@@ -93,7 +93,7 @@ class QuantizedTensors:
     ) -> tuple[ir.Value, ir.Value, ir.Value]:
         """A recurrent weight [directions, inputs, outputs]: integers, scales and zero points."""
         axis = 1 if per_channel else None
-        found = [parameters(*ranges_of(one, axis), encoding, axis=axis) for one in array]
+        found = [weight_parameters(one, encoding, axis) for one in array]
         integers = np.stack([quantize(one, p) for one, p in zip(array, found, strict=True)])
         return (
             self.store(graph, integers, f"{name}_quantized"),

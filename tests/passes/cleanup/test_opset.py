@@ -66,3 +66,29 @@ def test_error_says_what_is_possible_when_version_is_not(version: int, message: 
         ConvertOpset(version=version)(model)
     assert isinstance(model, ir.Model)
     assert model.opset_imports[""] == 11
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        "Affine <alpha = 1.5, beta = 0.25> (x)",
+        "ImageScaler <bias = [1.0, -2.0, 3.0], scale = 0.5> (x)",
+        "Crop <border = [1, 2, 0, 1]> (x)",
+        "Crop <border = [1, 2, 0, 0], scale = [3, 2]> (x)",
+        "Scale <scale = 3.0> (x)",
+        "ScaledTanh <alpha = 1.5, beta = 0.5> (x)",
+        "ParametricSoftplus <alpha = 1.5, beta = 0.5> (x)",
+    ],
+)
+@pytest.mark.parametrize("opset", [7, 9])
+def test_operators_that_left_the_standard_are_rewritten(operator: str, opset: int) -> None:
+    text = "g (float[N, 3, 6, 7] x, bool c) => (float[N, 3, H, W] y) { z = OP y = Abs(z) }"
+    inner = """g (float[N, 3, 6, 7] x, bool c) => (float[N, 3, H, W] y) {
+        y = If (c) <then_branch = t () => (float[N, 3, H, W] p) { p = OP },
+                    else_branch = e () => (float[N, 3, H, W] q) { q = Identity(x) }> }"""
+    for body in (text, inner):
+        model = parse_model(body.replace("OP", operator), opset=opset, ir_version=8)
+        original = model.clone()
+        ConvertOpset(version=13)(model)
+        feeds = random_feeds(original, {"N": 2}) | {"c": np.array(True)}
+        np.testing.assert_allclose(run(model, feeds)[0], run(original, feeds)[0], rtol=1e-6)

@@ -140,6 +140,22 @@ def test_lstm(direction: str) -> None:
     assert error(model, result) < 0.05
 
 
+def test_weights_of_lstms_cannot_saturate() -> None:
+    model = build(
+        "g (float[5, 2, 32] x, WEIGHTS) => (float[5, 1, 2, 48] y)"
+        " { y = LSTM<hidden_size=48>(x, w, r) }",
+        w=(1, 192, 32),
+        r=(1, 192, 48),
+    )
+    result, _, _ = quantize(model)
+    for value in result.graph.initializers.values():
+        integers = value.const_value
+        if integers is not None and integers.dtype == ir.DataType.INT8 and integers.size > 192:
+            sizes = np.abs(integers.numpy()[0].astype(int))
+            assert (sizes[:-1] + sizes[1:]).max() <= 128
+            assert sizes.max() > 64  # more than half of the range is used
+
+
 def test_products_in_branches_are_quantized() -> None:
     model = build(
         """g (bool c, float[N, 64] x, WEIGHTS) => (float[N, 96] y)

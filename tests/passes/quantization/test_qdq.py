@@ -215,6 +215,15 @@ def test_all_types_and_granularities_run(options: dict[str, Any], opset: int) ->
         assert operators(result)["Relu"] == 2
 
 
+def test_before_opset_13_scales_per_channel_are_those_of_com_microsoft() -> None:
+    result, _ = quantized(build(RESIDUAL, 11, **SHAPES))
+    pairs = [node for node in result.graph if node.op_type.endswith("uantizeLinear")]
+    assert {node.domain for node in pairs} == {"com.microsoft"}
+    assert any("axis" in node.attributes for node in pairs)
+    standard, _ = quantized(build(RESIDUAL, 11, **SHAPES), per_channel=False)
+    assert {n.domain for n in standard.graph} == {""}
+
+
 def test_sixteen_bits_are_nearly_exact() -> None:
     model = build(RESIDUAL, 21, **SHAPES)
     wide, _ = quantized(model, activation_type="uint16", weight_type="int16")
