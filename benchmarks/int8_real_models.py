@@ -4,10 +4,10 @@
         [--samples 32] [--budget 180] [--json OUT]
 
 Real inputs come from FOLDER/evalkit.py if there is one (its FEED_TASKS: task -> model file, feeds);
-other models get synthesized inputs, also for calibration, so that static forms can be measured. ONNX
-Runtime's tools run as their documentation says, pre-processing first (`ort_quantizers.py`). Every
-result is measured on the same held-out inputs against the original file: the largest error relative
-to the output's scale, and speed in interleaved rounds over several sessions. A row ends as
+other models get synthesized inputs, also for calibration, so that static forms can be measured.
+ONNX Runtime's tools run as their documentation says, pre-processing first (`ort_quantizers.py`).
+Every result is measured on the same held-out inputs against the original file: the largest error
+relative to the output's scale, and speed in interleaved rounds over several sessions. A row is
 
     crash   the tool fails, or ONNX Runtime does not run what it made
     slower  proven slower than the original

@@ -1,9 +1,9 @@
 """The quantizers of onnxruntime.quantization, each in a process of its own.
 
-    python benchmarks/ort_quantizers.py SETTING IN OUT FOLDER_OF_NPZ
+    python benchmarks/ort_quantizers.py prepare|SETTING IN OUT FOLDER_OF_NPZ
 
-A model goes through `quant_pre_process` first, as its documentation asks for, where that does not
-fail; scales are per channel where the opset has them.
+A model goes through `quant_pre_process` ("prepare") first, as its documentation asks for; where that
+fails, a user would go on without it. Scales are per channel where the opset has them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,14 @@ _FIRST_PER_CHANNEL = 13
 
 def run_setting(setting: str, source: Path, target: Path, data: Path, *, seconds: float) -> str:
     """Quantizes in a child process; the result is what went wrong, or ""."""
-    command = [sys.executable, __file__, setting, str(source), str(target), str(data)]
+    prepared = target.with_suffix(".prepared.onnx")
+    if _child("prepare", source, prepared, data, seconds):
+        prepared = source
+    return _child(setting, prepared, target, data, seconds)
+
+
+def _child(task: str, source: Path, target: Path, data: Path, seconds: float) -> str:
+    command = [sys.executable, __file__, task, str(source), str(target), str(data)]
     return run_command(command, target, seconds=seconds)
 
 
@@ -54,14 +61,11 @@ def quantize(setting: str, source: str, target: str, data: str) -> None:
     )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    prepared = f"{target}.prepared.onnx"
-    try:
-        quant_pre_process(source, prepared, skip_symbolic_shape=True)
-    except Exception as error:  # whatever it raises, a user would go on without it
-        print(f"quant_pre_process failed: {error}", file=sys.stderr)
-        prepared = source
+    if setting == "prepare":
+        quant_pre_process(source, target, skip_symbolic_shape=True)
+        return
     if setting == "ort-dynamic":
-        quantize_dynamic(prepared, target, per_channel=True, weight_type=QuantType.QInt8)
+        quantize_dynamic(source, target, per_channel=True, weight_type=QuantType.QInt8)
         return
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -72,10 +76,10 @@ def quantize(setting: str, source: str, target: str, data: str) -> None:
             return next(self._feeds, None)
 
     options = SETTINGS[setting]
-    imports = onnx.load(prepared, load_external_data=False).opset_import
+    imports = onnx.load(source, load_external_data=False).opset_import
     opset = next((one.version for one in imports if one.domain in ("", "ai.onnx")), 1)
     quantize_static(
-        prepared,
+        source,
         target,
         Reader(),
         quant_format=QuantFormat[options.get("format", "QDQ")],
