@@ -2,8 +2,8 @@
 
     python benchmarks/ort_quantizers.py prepare|SETTING IN OUT FOLDER_OF_NPZ
 
-A model goes through `quant_pre_process` ("prepare") first, as its documentation asks for; where that
-fails, a user would go on without it. Scales are per channel where the opset has them.
+A model goes through `quant_pre_process` ("prepare") first, as its documentation asks for; where
+that fails, a user would go on without it. Scales are per channel where the opset has them.
 """
 
 from __future__ import annotations
