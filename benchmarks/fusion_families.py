@@ -135,7 +135,7 @@ FAMILIES = (
     Family("clip_vision", _of(hf.CLIPVisionModel, hf.CLIPVisionConfig, hidden_size=WIDTH,
                               num_hidden_layers=LAYERS, num_attention_heads=HEADS,
                               intermediate_size=2 * WIDTH, image_size=32, patch_size=8),
-           _IMAGE, "last_hidden_state", LAYERS, 2 * LAYERS + 1, ort_type="clip"),
+           _IMAGE, "pooler_output", LAYERS, 2 * LAYERS + 2, ort_type="clip"),
     Family("whisper_encoder", _whisper_encoder, {"input_features": ("batch", 16, 16)},
            "last_hidden_state", LAYERS, 2 * LAYERS + 1, LAYERS + 2, ort_type="bart",
            optimum=(_SPEECH, "encoder_model.onnx"), whole=_whisper),

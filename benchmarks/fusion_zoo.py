@@ -85,7 +85,8 @@ def export(family: Family, exporter: str, attention: str, path: Path) -> None:
                 past[f"past_key_values.{entry}"] = shape
                 outputs[f"present.{entry}"] = (*shape[:2], "past + sequence", shape[3])
     if "pixel_values" in family.inputs:
-        outputs = {family.output: ("batch", "places", "width")}
+        places = ("batch",) if family.output == "pooler_output" else ("batch", "places")
+        outputs = {family.output: (*places, "width")}
     inputs = family.inputs | past
     tensors = tuple(_example(name, shape) for name, shape in inputs.items())
     module = _flat(_Positional(family, attention), len(family.inputs))

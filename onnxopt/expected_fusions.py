@@ -15,9 +15,11 @@ from onnxopt.core.walking import all_graphs
 from onnxopt.partial_matching import Anything, Match, Number, Op, match_at, op
 
 _X, _NUMBER = Anything("x"), Number()
-_CENTERED = op("Sub", _X, op("ReduceMean", _X))
-_VARIANCE = op("ReduceMean", op("Pow|Mul", _CENTERED))
-_MEAN_SQUARE = op("ReduceMean", op("Pow|Mul", _X))
+_MEANS = "ReduceMean|GlobalAveragePool"
+_MEAN = op(_MEANS, _X)
+_CENTERED = op("Sub", _X, _MEAN)
+_VARIANCE = op(_MEANS, op("Pow|Mul", _CENTERED))
+_MEAN_SQUARE = op(_MEANS, op("Pow|Mul", _X))
 
 
 def _root(mean: Op) -> Op:
@@ -26,6 +28,11 @@ def _root(mean: Op) -> Op:
 
 def _inverse(mean: Op) -> tuple[Op, ...]:
     return op("Reciprocal", _root(mean)), op("Div", Number(1), _root(mean))
+
+
+def _scaled_first(factor: Op) -> Op:
+    """As TensorFlow writes a normalization: x * r + (b - mean(x) * r)."""
+    return op("Add", op("Mul", _X, factor), op("Sub", Anything("bias"), op("Mul", _MEAN, factor)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +55,11 @@ EXPECTED: tuple[Expected, ...] = (
     *(
         Expected("fuse-layer-norm", op("Mul", _CENTERED, inverse), 6)
         for inverse in _inverse(_VARIANCE)
+    ),
+    *(
+        Expected("fuse-layer-norm", _scaled_first(factor), 8)
+        for inverse in _inverse(_VARIANCE)
+        for factor in (inverse, op("Mul", inverse, Anything("scale")))
     ),
     Expected("fuse-rms-norm", op("Div", _X, _root(_MEAN_SQUARE)), 4),
     *(Expected("fuse-rms-norm", op("Mul", _X, inverse), 4) for inverse in _inverse(_MEAN_SQUARE)),

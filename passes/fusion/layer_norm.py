@@ -45,6 +45,7 @@ from onnxopt.passes.fusion.linear import FLOATS
 from onnxopt.passes.fusion.normalization import (
     NormalizationCasts,
     closed,
+    mean_of,
     read_inverse_root,
     read_quotient,
     trailing_axes,
@@ -71,9 +72,9 @@ class FuseLayerNorm(RewritePass):
 
 
 def _centered(value: ir.Value) -> tuple[ir.Value, ir.Node, ir.Node] | None:
-    """Reads x - mean(x) as (x, the ReduceMean, the Sub)."""
+    """Reads x - mean(x) as (x, the node of the mean, the Sub)."""
     sub = producer_of(value, "Sub")
-    mean = None if sub is None else producer_of(sub.inputs[1], "ReduceMean")
+    mean = None if sub is None else mean_of(sub.inputs[1])
     if sub is None or mean is None or mean.inputs[0] is not sub.inputs[0]:
         return None
     assert mean.inputs[0] is not None
@@ -238,7 +239,7 @@ def _scaled_first(root: ir.Node) -> tuple[_Found, list[ir.Node]] | None:
             if factor is None or factor not in moved.inputs or x is None:
                 continue
             middle = moved.inputs[1] if moved.inputs[0] is factor else moved.inputs[0]
-            mean = producer_of(middle, "ReduceMean")
+            mean = mean_of(middle)
             if mean is None or mean.inputs[0] is not x:
                 continue
             scale, inverse = None, read_inverse_root(factor)

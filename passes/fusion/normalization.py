@@ -130,7 +130,7 @@ def _mean_square(value: ir.Value | None) -> RootMeanSquare | None:
             if found is not None and found >= 0:
                 epsilon, value = found, summand
         nodes.append(add)
-    mean = producer_of(value, "ReduceMean")
+    mean = mean_of(value)
     square = None if mean is None else producer_of(mean.inputs[0], "Pow", "Mul")
     if mean is None or square is None or square.inputs[0] is None:
         return None
@@ -141,8 +141,20 @@ def _mean_square(value: ir.Value | None) -> RootMeanSquare | None:
     return RootMeanSquare(square.inputs[0], mean, epsilon, [*nodes, mean, square], plain)
 
 
+def mean_of(value: ir.Value | None) -> ir.Node | None:
+    """The node that makes the value as a mean over some axes, if one does."""
+    return producer_of(value, "ReduceMean", "GlobalAveragePool")
+
+
 def trailing_axes(mean: ir.Node) -> int | None:
-    """How many last axes a ReduceMean reduces and keeps as ones; None for anything else."""
+    """How many last axes a mean is over, that it keeps as ones; None for anything else.
+
+    TensorFlow's means over the last of three axes come as GlobalAveragePool, which pools all axes
+    behind the second.
+    """
+    if mean.op_type == "GlobalAveragePool":
+        pooled = (rank(mean.inputs[0]) or 0) - 2
+        return pooled if pooled > 0 else None
     axes = ints_parameter(mean, "axes", 1)
     if not axes or not int_attribute(mean, "keepdims", 1):
         return None

@@ -84,7 +84,7 @@ class _Quotient(NodeRule):
         shape = None if count is None else trailing_shape(quotient.x, count)
         if version >= 23 and (count is None or shape is None):
             return no_match() if count is None else refuse("the normalized size is not known", node)
-        if version < 23 and count is None:
+        if version < 23 and (count is None or quotient.below.mean.op_type != "ReduceMean"):
             return no_match()
         if version < 23 and not quotient.below.epsilon:
             # Others remove the Add of a zero, and both would go on forever.

@@ -44,6 +44,7 @@ QUOTIENTS = [
     "s = Sqrt(w) r = Div(one, s) n = Mul(r, NUM)",
     "r = Pow(w, mhalf) n = Mul(NUM, r)",
 ]
+POOL = "GlobalAveragePool"
 AFFINE = " m = Mul(g, n) y = Add(m, b)"
 
 
@@ -116,10 +117,12 @@ def test_other_axes_stay_silently(axes: str) -> None:
     assert not result.refusals
 
 
-def test_scale_comes_first_as_tensorflow_writes_it() -> None:
+@pytest.mark.parametrize("mean", ["ReduceMean <axes = [-1]>", POOL])
+def test_scale_comes_first_as_tensorflow_writes_it(mean: str) -> None:
+    parts = core(17, SQUARES[1], "s = Sqrt(w) i = Reciprocal(s) r = Mul(i, g)")
     model = prepared(
         f"""g (float[N,3,8] x) => (float[N,3,8] y) {numbers(17)}> {{
-            {core(17, SQUARES[1], "s = Sqrt(w) i = Reciprocal(s) r = Mul(i, g)")}
+            {parts.replace("ReduceMean <axes = [-1]>", mean)}
             p = Mul(x, r) o = Mul(r, u) t = Sub(b, o) y = Add(p, t)
         }}""",
         {"g": normal(8), "b": normal(8)},
@@ -128,6 +131,17 @@ def test_scale_comes_first_as_tensorflow_writes_it() -> None:
     assert_rewrites(
         FuseLayerNorm(), model, expect=["LayerNormalization"], rewrites=1, rtol=1e-4, atol=1e-5
     )
+
+
+def test_pooled_mean_over_several_axes_has_no_scale_by_channel() -> None:
+    parts = core(17, SQUARES[0], QUOTIENTS[0]).replace("ReduceMean <axes = [-1]>", POOL)
+    model = prepared(
+        f"g (float[N,3,4,5] x) => (float[N,3,4,5] y) {numbers(17)}> {{ {parts} y = Mul(n, g) }}",
+        {"g": normal(3, 1, 1)},
+        17,
+    )
+    expect = ["LayerNormalization", "Mul"]
+    assert_rewrites(FuseLayerNorm(), model, expect=expect, rewrites=1, rtol=1e-4, atol=1e-5)
 
 
 def test_leading_ones_of_scale_are_dropped_and_the_shared_one_stays() -> None:
