@@ -91,17 +91,25 @@ def run_weight_only(
     quiet: bool,
 ) -> None:
     """Quantizes and reports."""
+    from onnxopt.cli.progress import progress
     from onnxopt.weight_only import quantize_weights
 
     bits = given.pop("bits", "4")
     label = "int4" if bits == "auto" else f"int{bits}"
-    result = quantize_weights(
-        model,
-        output or beside(model, label),
-        bits=bits if bits == "auto" else int(bits),
-        data=options["calibration"],
-        max_memory=max_memory,
-        **given,
-        **{name: options[name] for name in _SHARED if options[name] is not None},
-    )
+    with progress(quiet=quiet or as_json) as observers:
+
+        def told(what: str, done: int, count: int) -> None:
+            for observer in observers:
+                observer.working(f"{what} ({done:,} of {count:,})")
+
+        result = quantize_weights(
+            model,
+            output or beside(model, label),
+            bits=bits if bits == "auto" else int(bits),
+            data=options["calibration"],
+            max_memory=max_memory,
+            progress=told,
+            **given,
+            **{name: options[name] for name in _SHARED if options[name] is not None},
+        )
     show(result.report, as_json=as_json, verbose=verbose, quiet=quiet)

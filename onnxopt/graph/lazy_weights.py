@@ -80,6 +80,7 @@ class QuantizedWeight:
 
     Attributes:
         outcome: Set once the weight was computed.
+        computing: Called each time before it is.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class QuantizedWeight:
     ) -> None:
         self.name = name
         self.outcome: Outcome | None = None
+        self.computing: Callable[[], None] | None = None
         self.shape = shape
         self.axis = axis
         self.encoding = encoding
@@ -152,6 +154,8 @@ class QuantizedWeight:
         return ir.LazyTensor(read, dtype=dtype, shape=ir.Shape(shape), name=name)
 
     def _packed(self) -> Arrays:
+        if self.computing is not None:
+            self.computing()
         found = self._compute()
         self.outcome = Outcome(found.relative_error)
         bits, scales, zeros = found.encoding.bits, found.scales, found.zeros

@@ -1,8 +1,9 @@
 """Files that appear whole or not at all: written under a temporary name, then renamed.
 
 Everything happens in the target's own folder, so that renaming is atomic. Whatever ends the work
-early, an error, Ctrl-C or a full disk, takes the temporary files away; only a kill that Python
-cannot see leaves them. No file that was there before is deleted, and none but the target replaced.
+early, an error, Ctrl-C or a full disk, takes the temporary files away; what a kill that Python
+cannot see leaves behind, the next one to save into the folder removes (`stale_files`). No other
+file that was there before is deleted, and none but the target replaced.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from onnxopt.graph.stale_files import hold, remove_stale
 
 _BUFFER = 1 << 20
 # What link says where the file system has no hard links.
@@ -32,6 +35,7 @@ class Staging:
     def __init__(self, target: Path) -> None:
         self._target = target
         self._temporary: list[Path] = []
+        self._held: list[int] = []
         self._identities: dict[Path, tuple[int, int]] = {}
         self._published: list[tuple[Path, tuple[int, int]]] = []
         self._main: tuple[int, int] | None = None
@@ -39,16 +43,25 @@ class Staging:
     @contextlib.contextmanager
     def create(self) -> Iterator[tuple[Path, BinaryIO]]:
         """A new temporary file; it is on the disk when the block ends."""
-        path = self._target.parent / f".onnxopt-{secrets.token_hex(8)}.tmp"
-        self._temporary.append(path)  # before it exists, so that no interrupt comes between
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(path, flags, 0o666)
+        path, descriptor = self._new_file()
         with open(descriptor, "wb", buffering=_BUFFER) as file:  # noqa: PTH123
             status = os.fstat(descriptor)
             self._identities[path] = status.st_dev, status.st_ino
             yield path, file
             file.flush()
             os.fsync(descriptor)
+
+    def _new_file(self) -> tuple[Path, int]:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        while True:
+            path = self._target.parent / f".onnxopt-{secrets.token_hex(8)}.tmp"
+            self._temporary.append(path)  # before it exists, so that no interrupt comes between
+            descriptor = os.open(path, flags, 0o666)
+            if hold(descriptor, path):
+                # Until the very end: the file is of use after it was written.
+                self._held.append(os.dup(descriptor))
+                return path, descriptor
+            os.close(descriptor)
 
     def publish(self, path: Path, names: Iterable[str]) -> Path:
         """Gives a temporary file the first of `names` that is free or has the same content.
@@ -80,6 +93,8 @@ class Staging:
 
     def clean_up(self) -> None:
         """Removes what is left; after a failure also what was published for the target."""
+        while self._held:
+            os.close(self._held.pop())
         for path in self._temporary:
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -95,6 +110,7 @@ class Staging:
 @contextlib.contextmanager
 def staging(target: Path) -> Iterator[Staging]:
     """A `Staging` that cleans up at the end, however that comes about."""
+    remove_stale(target.parent)
     stage = Staging(target)
     try:
         yield stage

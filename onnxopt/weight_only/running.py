@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -16,6 +18,7 @@ from onnxopt.core.timing import timed
 from onnxopt.graph.accepting import accepted_model
 from onnxopt.graph.blocks import BlockEncoding
 from onnxopt.graph.cost import weight_bytes
+from onnxopt.graph.lazy_weights import QuantizedWeight
 from onnxopt.graph.loading import load_model
 from onnxopt.graph.saving import check_target, save_model
 from onnxopt.passes.quantization.weight_only import (
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 
 Algorithm = Literal["rtn", "mse", "hqq", "gptq", "awq"]
 PathLike = str | os.PathLike[str]
+Progress = Callable[[str, int, int], None]
 
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 DEFAULT_MEMORY = 1 << 30
@@ -77,7 +81,7 @@ def quantize_weights(
     samples: int | None = 128,
     max_memory: int = DEFAULT_MEMORY,
     external_data: bool | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> WeightResult:
     """Stores weights of MatMul, Gemm and Gather in 4 or 8 bits.
 
@@ -101,7 +105,7 @@ def quantize_weights(
         samples: Use no more input sets than this.
         max_memory: Bytes for activations and what is kept of them.
         external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
-        progress: Told what is done, how many steps of it, and of how many.
+        progress: Told what is done, a weight for example, how many steps of it, and of how many.
 
     Raises:
         OnnxOptError: The model cannot be read, an option does not fit, or the result cannot be
@@ -160,12 +164,12 @@ def quantize_weights(
         encodings,
         format=format,
         accuracy_level=accuracy_level,
-        solver=lambda site, wanted: _compute(computes, site, wanted),
+        solver=lambda site, wanted: computes.get(site) or round_to_nearest(site, wanted),
     )
     report.refusals += refused
     report.bytes_after = weight_bytes(work)
     if output is not None:
-        with timed(report.seconds, "save"):
+        with timed(report.seconds, "save"), _told(done, progress):
             save_model(work, output, external_data=external_data)
         report.output = os.fspath(Path(output))
     for site, weight in done.items():
@@ -186,12 +190,18 @@ def quantize_weights(
     return WeightResult(work, report)
 
 
-def _compute(
-    computes: Mapping[WeightSite, Callable[[], BlockWeights]],
-    site: WeightSite,
-    encoding: BlockEncoding,
-) -> Callable[[], BlockWeights]:
-    return computes.get(site) or round_to_nearest(site, encoding)
+@contextmanager
+def _told(
+    weights: Mapping[WeightSite, QuantizedWeight], progress: Progress | None
+) -> Iterator[None]:
+    """Has every weight reported that is computed meanwhile, which is when it is written."""
+    if progress is not None:
+        count = itertools.count(1)
+        for site, weight in weights.items():
+            weight.computing = lambda name=site.name: progress(name, next(count), len(weights))
+    yield
+    for weight in weights.values():
+        weight.computing = None
 
 
 def _solver(
@@ -202,7 +212,7 @@ def _solver(
     samples: int | None,
     max_memory: int,
     report: WeightReport,
-    progress: Callable[[str, int, int], None] | None,
+    progress: Progress | None,
 ) -> Solver:
     from onnxopt.calibration.data import open_data
     from onnxopt.graph.inference import infer_model

@@ -249,3 +249,27 @@ def test_termination_while_writing_leaves_nothing(folder, tmp_path):
     done = _in_a_process(folder, tmp_path, setup)
     assert done.returncode == 143 == 128 + signal.SIGTERM
     _assert_unchanged(folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+def test_what_a_kill_leaves_is_removed_by_the_next_save(folder, tmp_path, model):
+    done = _in_a_process(folder, tmp_path, "os.fsync = lambda fd: os.kill(os.getpid(), 9)")
+    assert done.returncode == -signal.SIGKILL
+    left = list(folder.glob(".onnxopt-*.tmp"))
+    assert left
+    assert (folder / "m.onnx").read_bytes() == b"old"
+    foreign = folder / ".onnxopt-of-mine.tmp"
+    foreign.write_bytes(b"")
+    save_model(model, folder / "m.onnx")
+    assert not any(path.exists() for path in left)
+    assert foreign.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs locks of files")
+def test_two_saves_into_one_folder_leave_each_other_alone(folder, model):
+    def save_another(path):
+        save_model(model, folder / "other.onnx")
+        assert path.exists()
+
+    save_model(model, folder / "m.onnx", external_data=True, verify=save_another)
+    assert load_model(folder / "m.onnx").graph.initializers

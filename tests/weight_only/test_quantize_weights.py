@@ -158,3 +158,13 @@ def test_bad_options_are_one_clear_line(options: dict[str, Any], message: str) -
     with pytest.raises(InvalidInputError, match=message) as caught:
         quantize_weights(_network(), smallest=16, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_progress_is_told_by_weight(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    quantize_weights(
+        _network(), tmp_path / "out.onnx", smallest=16, progress=lambda *one: told.append(one)
+    )
+    assert sorted(name for name, _, _ in told) == ["down", "gate", "head", "up"]
+    assert [done for _, done, _ in told] == [1, 2, 3, 4]
+    assert {count for _, _, count in told} == {4}
