@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -195,10 +195,15 @@ def _told(
     weights: Mapping[WeightSite, QuantizedWeight], progress: Progress | None
 ) -> Iterator[None]:
     """Has every weight reported that is computed meanwhile, which is when it is written."""
-    if progress is not None:
-        count = itertools.count(1)
-        for site, weight in weights.items():
-            weight.computing = lambda name=site.name: progress(name, next(count), len(weights))
+    seen: set[str] = set()
+
+    def tell(name: str) -> None:
+        if progress is not None and name not in seen:  # small ones are computed for each part
+            seen.add(name)
+            progress(name, len(seen), len(weights))
+
+    for site, weight in weights.items():
+        weight.computing = partial(tell, site.name)
     yield
     for weight in weights.values():
         weight.computing = None
