@@ -52,6 +52,7 @@ PASSES: tuple[type[Pass], ...] = (
     quantization.CorrectBias,
     quantization.QuantizeDynamic,
     quantization.InsertQdq,
+    precision.ConvertToFloat32,
     precision.ConvertToHalf,
     pruning.RemoveDeadUnits,
     pruning.PruneUnits,

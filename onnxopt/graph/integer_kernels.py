@@ -17,9 +17,13 @@ from onnxopt.graph.values import constant, dims, int_attribute
 
 Part = Literal["anchor", "join", "copy"]
 
+# Computed by the kernels of Add and Mul, if a range that begins at zero clips for them.
+HARD_ACTIVATIONS = ("HardSigmoid", "HardSwish")
+
 _PARTS: dict[str, Part] = {
     **dict.fromkeys(("Conv", "Gemm", "MatMul"), "anchor"),
     **dict.fromkeys(("Add", "Mul", "Sigmoid", "LeakyRelu"), "join"),
+    **dict.fromkeys(HARD_ACTIVATIONS, "join"),
     **dict.fromkeys(("AveragePool", "GlobalAveragePool", "Concat"), "join"),
     **dict.fromkeys(("MaxPool", "Reshape", "Transpose", "Flatten"), "copy"),
     **dict.fromkeys(("Squeeze", "Unsqueeze", "Slice", "Gather", "Resize"), "copy"),

@@ -42,16 +42,28 @@ def _sensitive(node: ir.Node, value: ir.Value) -> Range | None:
         return -_FLAT, _FLAT
     if node.op_type == "HardSwish":
         return -_HARD, math.inf
-    if node.op_type == "Mul" and any(_is_sigmoid_of(other, value) for other in node.inputs):
-        return -_FLAT, math.inf
+    if node.op_type == "HardSigmoid":
+        slope, offset = slope_and_offset(node)
+        return -offset / slope, (1 - offset) / slope
+    if node.op_type == "Mul":
+        gates = [gate for other in node.inputs if (gate := _gate_of(other, value)) is not None]
+        return (gates[0][0], math.inf) if gates else None
     return None
 
 
-def _is_sigmoid_of(other: ir.Value | None, value: ir.Value) -> bool:
+def slope_and_offset(node: ir.Node) -> tuple[float, float]:
+    """Of a HardSigmoid or HardSwish: the numbers a and b of clip(a x + b, 0, 1)."""
+    if node.op_type == "HardSwish":
+        return 1 / 6, 0.5
+    found = (node.attributes.get(name) for name in ("alpha", "beta"))
+    slope, offset = (None if attribute is None else attribute.as_float() for attribute in found)
+    return 0.2 if slope is None else slope, 0.5 if offset is None else offset
+
+
+def _gate_of(other: ir.Value | None, value: ir.Value) -> Range | None:
+    """Where a gate that is made from the value, with which it is multiplied, changes with it."""
     producer = None if other is None else other.producer()
-    return (
-        producer is not None
-        and producer.op_type == "Sigmoid"
-        and not producer.domain
-        and producer.inputs[0] is value
-    )
+    if producer is None or producer.inputs[0] is not value:
+        return None
+    is_gate = producer.op_type in ("Sigmoid", "HardSigmoid")
+    return _sensitive(producer, value) if is_gate else None

@@ -21,6 +21,8 @@ from onnxopt.quantizing.options import QuantizeOptions
 Kind = Literal["static", "mixed", "dynamic"]
 _PRODUCTS = ("MatMul", "Gemm", "LSTM")
 _CORRECTED = ("Conv", "MatMul", "Gemm")
+# From about so many multiplications per output on, a product alone pays for its conversions.
+_LARGE_WORK = 256
 # Tried where the user names no method; the one with the least error at the output is kept.
 METHODS_TRIED: tuple[Method, ...] = ("min-max", "mse", "percentile")
 
@@ -34,14 +36,27 @@ class Form:
             Conv on calibrated ranges, MatMul, Gemm and LSTM dynamic.
         method: How ranges are chosen; None where there are none.
         corrected: Biases make up for the mean error of rounded weights.
+        unsigned: Weights are uint8, whose products do not saturate on any CPU: all 8 bits count,
+            but the kernels are slower.
+        least_work: Static products with fewer multiplications per output stay in float.
+        joins: Static regions reach over Add, pooling and the like.
     """
 
     kind: Kind
     method: Method | None = None
     corrected: bool = False
+    unsigned: bool = False
+    least_work: int = 0
+    joins: bool = True
 
     def __str__(self) -> str:
-        details = [self.method or "", "bias" * self.corrected]
+        details = [
+            self.method or "",
+            "bias" * self.corrected,
+            "uint8 weights" * self.unsigned,
+            "large" * bool(self.least_work),
+            "" if self.joins else "products only",
+        ]
         text = ", ".join(filter(None, details))
         return f"{self.kind} ({text})" if text else self.kind
 
@@ -50,9 +65,12 @@ class Form:
     ) -> list[Pass]:
         """The passes, with nodes of these names left in float."""
         globs = tuple(_escape(name) for name in exclude)
+        weight_type = "uint8" if self.unsigned else options.weight_type
+        reduce_range = options.saturates and not self.unsigned
         dynamic = QuantizeDynamic(
+            weight_type="uint8" if self.unsigned else "int8",
             per_channel=options.per_channel,
-            reduce_range=options.saturates,
+            reduce_range=reduce_range,
             op_types=("LSTM",) if self.kind == "static" else _PRODUCTS,
             exclude=globs,
             embeddings=options.embeddings,
@@ -63,7 +81,7 @@ class Form:
                 CorrectBias(
                     means=Means(table.means()),
                     per_channel=options.per_channel,
-                    reduce_range=options.saturates,
+                    reduce_range=reduce_range,
                     op_types=("MatMul", "Gemm") if self.kind == "dynamic" else _CORRECTED,
                     exclude=globs,
                 )
@@ -77,14 +95,25 @@ class Form:
         static = InsertQdq(
             ranges=ranges,
             activation_type=options.activations,
-            weight_type=options.weight_type,
+            weight_type=weight_type,
             symmetric=options.is_symmetric,
             per_channel=options.per_channel,
-            reduce_range=options.saturates,
+            reduce_range=reduce_range,
             op_types=("Conv",) if self.kind == "mixed" else ("Conv", "Gemm", "MatMul"),
             exclude=globs,
+            least_work=self.least_work,
+            joins=self.joins,
         )
         return [*corrections, static, dynamic]
+
+    def other_placements(self) -> tuple[Form, ...]:
+        """Of a static form those with fewer nodes, where conversions cost more than they win."""
+        if self.kind == "dynamic":
+            return ()
+        return (
+            dataclasses.replace(self, joins=False),
+            dataclasses.replace(self, least_work=_LARGE_WORK),
+        )
 
     def build(
         self,

@@ -73,6 +73,11 @@ class QuantizeOptions:
             raise InvalidInputError("the budget of the search has to be more than 0 seconds")
 
     @property
+    def is_forced(self) -> bool:
+        """True if the form asked for is wanted even if it is slower or over the budget."""
+        return self.force and self.mode != "auto"
+
+    @property
     def error_limit(self) -> float:
         """The largest error that is allowed; without a limit of the user's the default."""
         if self.max_error is not None:

@@ -66,6 +66,8 @@ class QuantizationReport:
         bytes_after: Weights after.
         samples: Input sets used to calibrate.
         measured: Input sets used to measure.
+        speed: How many times as fast the result is as the model that was given; None if not timed.
+        interval: 95 % interval of that.
         notes: What the user should know.
         preparation: What `optimize` did first.
         seconds: Wall time by phase.
@@ -80,6 +82,8 @@ class QuantizationReport:
     bytes_after: int = 0
     samples: int = 0
     measured: int = 0
+    speed: float | None = None
+    interval: tuple[float, float] | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
     preparation: Report | None = None
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -114,6 +118,11 @@ class QuantizationReport:
             tried = any(one.error is not None or one.speed is not None for one in self.candidates)
             why = "no quantized form is both faster and within the budget"
             lines = [f"{name}: stays float: {why if tried else 'nothing was tried, see the notes'}"]
+        if self.speed is not None and self.interval is not None:
+            low, high = self.interval
+            lines.append(
+                f"speed: {self.speed:.2f}x the model that was given (95 %: {low:.2f} to {high:.2f})"
+            )
         lines.append(f"weights: {self.bytes_before:,} -> {self.bytes_after:,} bytes")
         if self.candidates:
             lines.append(f"{'form':<24}{'nodes':>6}{'error':>9}{'cosine':>9}{'speed':>8}  verdict")

@@ -21,13 +21,14 @@ from onnxopt.core.timing import timed
 from onnxopt.graph.cost import weight_bytes
 from onnxopt.graph.fingerprint import fingerprint
 from onnxopt.graph.saving import check_target, save_model
-from onnxopt.optimizing import optimize
-from onnxopt.quantizing.forms import forms, observed_names, refusals_of
-from onnxopt.quantizing.naming import excluded_names, name_nodes
-from onnxopt.quantizing.opsets import raise_opset
+from onnxopt.quantizing.entries import node_entries
+from onnxopt.quantizing.forms import forms, observed_names
+from onnxopt.quantizing.naming import excluded_names
 from onnxopt.quantizing.options import QuantizeOptions
-from onnxopt.quantizing.report import NodeEntry, QuantizationReport
+from onnxopt.quantizing.preparing import Prepared, prepare
+from onnxopt.quantizing.report import QuantizationReport
 from onnxopt.quantizing.search import Search, Tried
+from onnxopt.runtime.benchmark import Ratio
 from onnxopt.runtime.deviation import Reference
 from onnxopt.runtime.library import CannotRunError, require_runtime
 from onnxopt.runtime.session import open_session
@@ -111,13 +112,12 @@ def quantize(
         source=os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
     )
     with timed(report.seconds, "prepare"):
-        prepared = optimize(model, target=options.target, observers=observers)
+        prepared = prepare(model, options, observers=observers)
         report.preparation = prepared.report
-        work = prepared.model
+        report.notes += prepared.notes
+        work = prepared.work
         if output is not None:
-            check_target(work, output)
-        name_nodes(work)
-        report.notes += raise_opset(work, options.mode)
+            check_target(prepared.original, output)
     report.bytes_before = weight_bytes(work)
     already = Counter(n.op_type for n in work.graph if n.op_type in _INTEGER_OPS)
     if already:
@@ -135,11 +135,11 @@ def quantize(
         input_shapes=input_shapes,
     )
     report.notes += data.notes
-    job = _Job(work, options, data, report, exclude)
+    job = _Job(prepared, options, data, report, exclude)
     table = job.table(calibration_table, max_memory)
     chosen = job.search(table)
-    result = work if chosen is None else chosen.model
     report.chosen = "float" if chosen is None else str(chosen.form)
+    result = job.proven(prepared.best if chosen is None else chosen.model)
     report.bytes_after = weight_bytes(result)
     if output is not None:
         with timed(report.seconds, "save"):
@@ -153,13 +153,15 @@ class _Job:
 
     def __init__(
         self,
-        model: ir.Model,
+        prepared: Prepared,
         options: QuantizeOptions,
         data: CalibrationData,
         report: QuantizationReport,
         exclude: Sequence[str],
     ) -> None:
-        self._model, self._options, self._data = model, options, data
+        self._prepared, self._model = prepared, prepared.work
+        self._options, self._data = options, data
+        self._reference: Reference | None = None
         self._report, self._exclude = report, exclude
         calibrating, measuring = data.split(_HELD_OUT)
         self._calibrating, self._measuring = calibrating, measuring
@@ -219,24 +221,18 @@ class _Job:
                     if self._data.synthesized
                     else [self._data[index] for index in self._measuring]
                 )
-                reference = Reference(self._model, sets, providers)
+                reference = Reference(self._prepared.best, sets, providers)
             except CannotRunError as error:
                 raise InvalidInputError(
                     f"the float model does not run on the data: {error.reason}"
                 ) from error
+            self._reference = reference
             report.measured = len(reference.sets)
-            timer = functools.partial(
-                measure_speed,
-                self._model,
-                sets=reference.sets,
-                limit=min(_TIMING_SECONDS, options.budget / 4),
-                threads=options.target.threads,
-                providers=providers,
-            )
+            timer = functools.partial(self._ratio, self._prepared.best)
             search = Search(self._model, options, table, reference, timer, self._exclude)
             chosen = search.run(found)
         report.candidates = [one.as_candidate() for one in search.tried]
-        report.nodes = _entries(
+        report.nodes = node_entries(
             self._model, chosen or next(iter(search.tried), None), search, chosen
         )
         if search.out_of_time:
@@ -246,27 +242,34 @@ class _Job:
             )
         return chosen
 
+    def proven(self, result: ir.Model) -> ir.Model:
+        """The result, or the model as it was given if that is proven to be faster."""
+        if self._reference is None:
+            return result
+        report = self._report
+        with timed(report.seconds, "prove"):
+            try:
+                ratio = self._ratio(self._prepared.original, result)
+            except CannotRunError:  # older than ONNX Runtime runs
+                return result
+        if ratio.verdict == "slower" and not self._options.is_forced:
+            report.notes.append(f"slower than the model as it was given ({ratio}), which is kept")
+            report.chosen = "float"
+            return self._prepared.original.clone()
+        report.speed, report.interval = ratio.median, (ratio.low, ratio.high)
+        return result
 
-def _entries(
-    model: ir.Model, one: Tried | None, search: Search, chosen: Tried | None
-) -> list[NodeEntry]:
-    """What became of the nodes that could have been quantized."""
-    if one is None:
-        return []
-    reasons = {refusal.node: refusal.reason for refusal in refusals_of(one.results)}
-    types = {op for result in one.results for op in result.rewrites} | {
-        *("Conv", "MatMul", "Gemm", "LSTM", "GRU", "ConvTranspose")
-    }
-    entries = []
-    for node in model.graph:
-        name = node.name or ""
-        if node.op_type not in types or node.domain:
-            continue
-        state = reasons.get(name, "quantized" if chosen is not None else "float: nothing paid")
-        if name in one.excluded:
-            state = "too sensitive: in float to meet the budget of error"
-        entries.append(NodeEntry(name, node.op_type, state, search.errors.get(name)))
-    return entries
+    def _ratio(self, base: ir.Model, other: ir.Model) -> Ratio:
+        assert self._reference is not None
+        target = self._options.target
+        return measure_speed(
+            base,
+            other,
+            sets=self._reference.sets,
+            limit=min(_TIMING_SECONDS, self._options.budget / 4),
+            threads=target.threads,
+            providers=target.execution_providers,
+        )
 
 
 def _opens(options: QuantizeOptions) -> Callable[[Path], None]:

@@ -2,16 +2,19 @@
 
 1. Every form is built and its error measured; of a static form only the way to choose ranges with
    the least error is kept.
-2. Each is timed against the float model.
-3. From the fastest on: one over the budget gets nodes back in float, the most sensitive first,
-   until it is within; then it is timed again.
+2. Each is timed against the float model. On CPUs whose int8 kernels saturate, forms over the budget
+   of error are tried with uint8 weights as well, and static forms that are not faster with fewer
+   nodes.
+3. From the fastest on, those within the budget first: one over the budget gets nodes back in
+   float, the most sensitive first, until it is within; then it is timed again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -49,6 +52,16 @@ class Tried:
     ratio: Ratio | None = None
     excluded: tuple[str, ...] = ()
     verdict: str = ""
+
+    @property
+    def speed(self) -> float:
+        """How many times as fast as float; 0 if not timed."""
+        return 0.0 if self.ratio is None else self.ratio.median
+
+    @property
+    def is_faster(self) -> bool:
+        """True if it is proven to be faster than float."""
+        return self.ratio is not None and self.ratio.verdict == "faster"
 
     @property
     def nodes(self) -> int:
@@ -112,21 +125,23 @@ class Search:
             known = best.get(form.kind)
             if known is None or _error(one) < _error(known):
                 best[form.kind] = one
-        self.tried = list(best.values())
+        self.tried = [*best.values(), *self._unsaturated(best.values())]
         for one in self.tried:
             self._time(one)
-        runnable = [one for one in self.tried if one.deviation is not None and one.ratio]
-        runnable.sort(key=lambda one: one.ratio.median if one.ratio else 0.0, reverse=True)
+        for one in best.values():
+            if not one.is_faster and one.deviation is not None:
+                self._try_placements(one)
         chosen: Tried | None = None
-        for one in runnable:
-            assert one.ratio is not None
-            if chosen is not None and chosen.ratio and one.ratio.median <= chosen.ratio.median:
+        for one in sorted(self.tried, key=lambda one: (not self._within(one), -one.speed)):
+            if one.deviation is None or one.ratio is None:
+                continue
+            if chosen is not None and one.speed <= chosen.speed:
                 one.verdict = one.verdict or "slower than another form"
                 continue
             found = self._settled(one)
             if found is None:
                 continue
-            if chosen is None or self._faster(found, chosen):
+            if chosen is None or found.speed > chosen.speed:
                 if chosen is not None:
                     chosen.verdict = "slower than another form"
                 chosen = found
@@ -135,6 +150,21 @@ class Search:
         if chosen is not None:
             chosen.verdict = "chosen"
         return chosen
+
+    def _unsaturated(self, tried: Collection[Tried]) -> list[Tried]:
+        """Of forms over the budget of error those with weights that use all 8 bits."""
+        options = self._options
+        if not options.saturates or options.reduce_range or options.weight_type != "int8":
+            return []
+        forms = [replace(one.form, unsigned=True) for one in tried if not self._within(one)]
+        return [one for form in forms if (one := self._try(form)) is not None]
+
+    def _try_placements(self, one: Tried) -> None:
+        for form in one.form.other_placements():
+            other = self._try(form)
+            if other is not None and other.nodes != one.nodes:
+                self._time(other)
+                self.tried.append(other)
 
     def _try(self, form: Form, exclude: Sequence[str] = ()) -> Tried | None:
         model, results = form.build(
@@ -161,10 +191,10 @@ class Search:
 
     def _settled(self, one: Tried) -> Tried | None:
         """The form within the budget and faster than float, or None."""
-        if not self._options.force and one.ratio is not None and one.ratio.verdict != "faster":
+        if not self._options.is_forced and not one.is_faster:
             one.verdict = "not faster than float"
             return None
-        if self._within(one) or (self._options.force and self._options.mode != "auto"):
+        if self._within(one) or self._options.is_forced:
             return one
         one.verdict = "over the budget of error"
         repaired = self._repaired(one)
@@ -172,7 +202,7 @@ class Search:
             return None
         self._time(repaired)
         self.tried.append(repaired)
-        if repaired.ratio is None or repaired.ratio.verdict != "faster":
+        if not repaired.is_faster:
             repaired.verdict = "not faster than float with so many nodes in float"
             return None
         return repaired
@@ -217,9 +247,6 @@ class Search:
             for node in self._model.graph
             if node.op_type in wanted and node.name and node.name not in refused
         ]
-
-    def _faster(self, one: Tried, other: Tried) -> bool:
-        return (one.ratio.median if one.ratio else 0) > (other.ratio.median if other.ratio else 0)
 
 
 def _error(one: Tried) -> float:

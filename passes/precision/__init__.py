@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onnxopt.passes.precision.float32 import ConvertToFloat32
 from onnxopt.passes.precision.half import ConvertToHalf
 
-__all__ = ["ConvertToHalf"]
+__all__ = ["ConvertToFloat32", "ConvertToHalf"]

@@ -24,7 +24,7 @@ import dataclasses
 import fnmatch
 from collections import Counter
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -52,6 +52,7 @@ class QuantizeDynamic(Pass):
     """Makes integers of the weights of MatMul, Gemm and LSTM, and of activations in every run.
 
     Attributes:
+        weight_type: Integer type of weights. Products with uint8 saturate on no CPU and are slower.
         per_channel: A scale for each output channel of a weight.
         reduce_range: Weights so small that CPUs without VNNI cannot saturate (see `saturation`).
         op_types: Types of nodes to quantize.
@@ -61,6 +62,7 @@ class QuantizeDynamic(Pass):
 
     name: ClassVar[str] = "quantize-dynamic"
 
+    weight_type: Literal["int8", "uint8"] = "int8"
     per_channel: bool = True
     reduce_range: bool = False
     op_types: tuple[str, ...] = ("MatMul", "Gemm", "LSTM")
@@ -90,7 +92,7 @@ class _Run:
         self._options, self._model = options, model
         self._names = Names(model)
         self._tensors = QuantizedTensors(self._names)
-        self._weights = Encoding("int8", True, options.reduce_range)
+        self._weights = Encoding(options.weight_type, True, options.reduce_range)
         self._activations: dict[ir.Value, ir.Node] = {}
 
     def graph(self, graph: ir.Graph) -> None:

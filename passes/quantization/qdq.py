@@ -5,11 +5,13 @@
 with q = round(x / scale) + zero_point, scales from calibrated ranges. ONNX Runtime (as TensorRT and
 others) computes DQ -> op -> Q on integers, so pairs sit directly on the outputs of such ops, and a
 region of them has no float value inside. Before opset 13 the pairs of per-channel scales are
-com.microsoft's, which ONNX Runtime fuses as well. A range that begins at zero does what Relu and
-Clip(0, high) do, which are removed. Values that copies (Reshape, MaxPool, ...) only move keep one
+com.microsoft's, which ONNX Runtime fuses as well. A
+range that begins at zero does what Relu and Clip(0, high) do, which are removed; one from 0 to 1
+clips for HardSigmoid(x), which becomes Q(DQ(q) + offset) with the scale of x times the slope, and
+for HardSwish(x) = x * HardSigmoid(x). Values that copies (Reshape, MaxPool, ...) only move keep one
 scale from end to end; inputs of a Concat share one unless their ranges differ so much that the
-narrower would lose more than a bit. Weights become int8 and are stored once, biases
-int32 with the scale of the products; a channel whose bias would overflow gets a larger scale.
+narrower would lose more than a bit. Weights become int8 and are stored once, biases int32 with the
+scale of the products; a channel whose bias would overflow gets a larger scale.
 
 Refused, with the reason: nodes without an integer kernel; depthwise Convs unless asked for; values
 without a range (in subgraphs nothing is calibrated); other types than float32; computed weights.
@@ -33,8 +35,15 @@ from onnxopt.core.removal import remove_dead
 from onnxopt.core.rewriting import replace_value
 from onnxopt.graph.calibrated import NO_RANGES, Range, Ranges
 from onnxopt.graph.inference import infer_model
-from onnxopt.graph.integer_kernels import activations_of
-from onnxopt.graph.quantization import Encoding, IntegerType, QuantizationParameters, parameters
+from onnxopt.graph.integer_kernels import HARD_ACTIVATIONS, activations_of
+from onnxopt.graph.quantization import (
+    Encoding,
+    IntegerType,
+    QuantizationParameters,
+    parameters,
+    quantize,
+)
+from onnxopt.graph.saturating import slope_and_offset
 from onnxopt.graph.values import constant, int_attribute
 from onnxopt.passes.quantization.regions import Regions
 from onnxopt.passes.quantization.scales import shared_ranges
@@ -45,6 +54,7 @@ _RULE = "qdq"
 _PER_CHANNEL_OPSET = 13
 _FIRST_OPSET = 10
 _WIDE_OPSET = 21
+_UNIT = (0.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +72,7 @@ class InsertQdq(Pass):
         exclude: Globs of names of nodes that stay in float.
         thin: Quantize depthwise and thinly grouped Convs everywhere, not only between others.
         joins: Quantize Add, Mul, pooling and the like between others.
+        least_work: Leave products with fewer multiplications per output in float.
     """
 
     name: ClassVar[str] = "insert-qdq"
@@ -76,6 +87,7 @@ class InsertQdq(Pass):
     exclude: tuple[str, ...] = ()
     thin: bool = False
     joins: bool = True
+    least_work: int = 0
 
     def call(self, model: ir.Model) -> PassResult:
         """Quantizes the main graph."""
@@ -92,6 +104,7 @@ class InsertQdq(Pass):
             thin=self.thin,
             joins=self.joins,
             absorb=not self.symmetric,
+            least_work=self.least_work,
         )
         refusals = [Refusal(_RULE, n.name or n.op_type, r) for n, r in regions.reasons.items()]
         inserting = _Inserting(self, model, regions, opset)
@@ -135,11 +148,15 @@ class _Inserting:
                 value = node.inputs[index] if index < len(node.inputs) else None
                 if value is not None and value not in self._params:
                     node.replace_input_with(index, self._pair_for(node, value, ranges))
-            if node.op_type in ("Conv", "Gemm", "MatMul"):
+            op_type = node.op_type
+            self.rewrites[op_type] += 1
+            if op_type in HARD_ACTIVATIONS:
+                self._harden(node)
+            if op_type in ("Conv", "Gemm", "MatMul"):
                 self._quantize_weight(node)
             if node in behind:
-                self._quantize_output(node, behind[node], ranges[behind[node]])
-            self.rewrites[node.op_type] += 1
+                ends = _UNIT if op_type == "HardSigmoid" else ranges[behind[node]]
+                self._quantize_output(node, behind[node], ends)
 
     def _pair_for(
         self, node: ir.Node, value: ir.Value, ranges: Mapping[ir.Value, Range]
@@ -185,6 +202,38 @@ class _Inserting:
     def _known(self, made: ir.Value, value: ir.Value, params: QuantizationParameters) -> None:
         made.type, made.shape = value.type, value.shape
         self._pairs[value], self._params[made] = made, params
+
+    def _harden(self, node: ir.Node) -> None:
+        """Makes an Add of a HardSigmoid, and a Mul behind it of a HardSwish."""
+        data = node.inputs[0]
+        assert data is not None
+        source = data.producer()
+        integers = None if source is None else source.inputs[0]
+        assert integers is not None
+        slope, offset = slope_and_offset(node)
+        params, name = self._params[data], node.name or node.op_type
+        # The same integers with another scale are the product with the slope.
+        sloped = dataclasses.replace(params, scale=params.scale * np.float32(slope))
+        new = [self._node("DequantizeLinear", integers, sloped, f"{name}_slope")]
+        of_offset = parameters(offset, offset, self._activations)
+        stored = quantize(np.asarray(offset, np.float32), of_offset)
+        value = self._tensors.store(self._graph, stored, f"{name}_offset")
+        new.append(self._node("DequantizeLinear", value, of_offset, f"{name}_offset"))
+        inputs = [made.outputs[0] for made in new]
+        if node.op_type == "HardSwish":
+            gate = ir.node("Add", inputs, name=self._names.unique_node(f"{name}_gate"))
+            gate.outputs[0].name = self._names.unique(f"{name}_gate")
+            gate.outputs[0].type, gate.outputs[0].shape = data.type, data.shape
+            pair = self._pair(gate.outputs[0], parameters(*_UNIT, self._activations), name)
+            new += [gate, *pair]
+            inputs = [data, pair[-1].outputs[0]]
+        self._graph.insert_before(node, new)
+        node.op_type = "Mul" if node.op_type == "HardSwish" else "Add"
+        node.attributes.clear()
+        node.resize_inputs(2)
+        for index, made_value in enumerate(inputs):
+            node.replace_input_with(index, made_value)
+        record_rewrite(new, _RULE, [])
 
     def _quantize_weight(self, node: ir.Node) -> None:
         weight, data = node.inputs[1], node.inputs[0]

@@ -10,11 +10,13 @@ Taking one away can cost its neighbours their reason, so this goes on until noth
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
 from onnxopt.graph.integer_kernels import (
+    HARD_ACTIVATIONS,
     WITHOUT_KERNEL,
     Part,
     absorbed_by_range,
@@ -22,7 +24,7 @@ from onnxopt.graph.integer_kernels import (
     is_thin,
     part_of,
 )
-from onnxopt.graph.values import constant
+from onnxopt.graph.values import constant, int_attribute, static_dims
 
 _THIN = "depthwise or thinly grouped, and not between two quantized nodes: slower on integers"
 
@@ -38,6 +40,7 @@ class Regions:
         thin: Take depthwise Convs and the like everywhere, not only between others.
         joins: Take Add, Mul, pooling and the like as well.
         absorb: Let ranges do what Relu and Clip do.
+        least_work: Leave anchors with fewer multiplications per output in float.
 
     Attributes:
         parts: The nodes that are taken.
@@ -54,8 +57,10 @@ class Regions:
         thin: bool = False,
         joins: bool = True,
         absorb: bool = True,
+        least_work: int = 0,
     ) -> None:
         self._ranges = ranges
+        self._least_work = least_work
         self._absorb = absorb
         self.parts: dict[ir.Node, Part] = {}
         self.reasons: dict[ir.Node, str] = {}
@@ -70,6 +75,8 @@ class Regions:
             elif part == "anchor" and is_thin(node) and not thin:
                 self.parts[node] = "join"
                 self.reasons[node] = _THIN
+            elif node.op_type in HARD_ACTIVATIONS and not absorb:
+                continue
             elif part is not None and (joins or part != "join"):
                 self.parts[node] = part
         while self._prune():
@@ -127,6 +134,9 @@ class Regions:
             reason = weight_refusal(node)
             if reason:
                 return reason
+            work = multiplications(node)
+            if work < self._least_work and not is_thin(node):
+                return f"{work} multiplications per output are too few to pay"
         for value in self._values(node):
             if value.dtype != ir.DataType.FLOAT:
                 return f"its values are of type {value.dtype}"
@@ -166,6 +176,14 @@ class Regions:
 
     def _anchored(self, value: ir.Value) -> bool:
         return any(self.parts.get(user) == "anchor" and i == 0 for user, i in value.uses())
+
+
+def multiplications(node: ir.Node) -> int:
+    """How many multiplications an output element of a Conv, Gemm or MatMul takes."""
+    weight = node.inputs[1]
+    shape = static_dims(weight) or (1,)
+    axis = 0 if node.op_type == "Conv" or int_attribute(node, "transB", 0) else len(shape) - 1
+    return math.prod(shape) // max(shape[axis], 1)
 
 
 def weight_refusal(node: ir.Node) -> str:

@@ -16,6 +16,8 @@ from onnxopt.graph.saturating import useful_range
         ("a = Relu(x) s = Sigmoid(a) y = Mul(a, s)", (-8, 100)),
         ("a = Relu(x) y = Sigmoid(a)", (-8, 8)),
         ("a = Relu(x) y = HardSwish(a)", (-3, 100)),
+        ("a = Relu(x) y = HardSigmoid<alpha = 0.25, beta = 0.25>(a)", (-1, 3)),
+        ("a = Relu(x) s = HardSigmoid<alpha = 0.25>(a) y = Mul(a, s)", (-2, 100)),
         ("a = Relu(x) s = Sigmoid(a) y = Add(a, s)", (-90, 100)),
         ("a = Relu(x) s = Sigmoid(x) y = Mul(a, s)", (-90, 100)),
         ("a = Relu(x) y = Tanh(a)", (-90, 100)),

@@ -91,15 +91,82 @@ def test_sensitive_nodes_go_back_to_float_until_the_budget_is_met() -> None:
     outlier = weight.const_value.numpy().copy()
     outlier[0] *= 300  # one scale for such a tensor loses the rest of it
     weight.const_value = ir.Tensor(outlier, name="w")
-    everything = onnxopt.quantize(model, calibration=data(), mode="static", max_error=10.0)
+    options: dict[str, Any] = {"calibration": data(), "mode": "static", "target": "cpu:isa=vnni"}
+    everything = onnxopt.quantize(model, **options, max_error=10.0)
     worst = everything.report.candidates[0].error
     assert worst is not None
-    result = onnxopt.quantize(model, calibration=data(), mode="static", max_error=worst * 0.9)
+    result = onnxopt.quantize(model, **options, max_error=worst * 0.9)
     chosen = next(one for one in result.report.candidates if one.verdict == "chosen")
     assert chosen.error is not None
     assert chosen.error <= worst * 0.9
     assert chosen.excluded
     assert any("sensitive" in entry.state and entry.error for entry in result.report.nodes)
+
+
+def test_where_int8_saturates_uint8_weights_save_a_form_over_the_budget() -> None:
+    options: dict[str, Any] = {"calibration": data(), "mode": "dynamic", "correct_bias": False}
+    (coarse,) = onnxopt.quantize(mlp(), **options, target="cpu:isa=avx2").report.candidates
+    assert coarse.cosine is not None
+    limit = 1 - (1 - coarse.cosine) * 0.8
+    result = onnxopt.quantize(mlp(), **options, target="cpu:isa=avx2", min_cosine=limit)
+    assert result.report.chosen == "dynamic (uint8 weights)"
+    (product,) = [n for n in result.model.graph if n.op_type == "DynamicQuantizeMatMul"]
+    assert product.inputs[1] is not None
+    assert product.inputs[1].dtype == ir.DataType.UINT8
+
+
+def test_a_static_form_that_is_slow_is_tried_with_fewer_nodes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def timer(base: ir.Model, other: ir.Model, **options: Any) -> Ratio:
+        ratio = 2.0 if operators(other)["QuantizeLinear"] == 1 else 0.9
+        return Ratio(ratio, ratio * 0.99, ratio * 1.01, 10)
+
+    monkeypatch.setattr("onnxopt.quantizing.running.measure_speed", timer)
+    wide = mlp()
+    weight = np.random.default_rng(0).standard_normal((300, 64)).astype(np.float32) / 16
+    wide.graph.initializers["u"] = ir.Value(name="u", const_value=ir.Tensor(weight, name="u"))
+    wide.graph.inputs[0].shape = ir.Shape(["N", 300])
+    first = ir.node("MatMul", [wide.graph.inputs[0], wide.graph.initializers["u"]], name="first")
+    first.outputs[0].name = "first"
+    wide.graph[0].replace_input_with(0, first.outputs[0])
+    wide.graph.insert_before(wide.graph[0], first)
+    samples = [{"x": np.tile(one["x"], 5)[:, :300]} for one in data()]
+    result = onnxopt.quantize(wide, calibration=samples, mode="static", method="min-max")
+    assert "large" in result.report.chosen
+    assert sum(entry.state == "quantized" for entry in result.report.nodes) == 1
+    assert any("too few to pay" in entry.state for entry in result.report.nodes)
+
+
+def test_a_result_slower_than_the_model_given_is_not_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = mlp()
+
+    def timer(base: ir.Model, other: ir.Model, **options: Any) -> Ratio:
+        ratio = 0.9 if base is given else 1.5
+        return Ratio(ratio, ratio * 0.99, ratio * 1.01, 10)
+
+    monkeypatch.setattr("onnxopt.quantizing.running.measure_speed", timer)
+    result = onnxopt.quantize(given, calibration=data())
+    assert operators(result.model) == operators(given)
+    assert not result.report.is_quantized
+    assert any("as it was given" in note for note in result.report.notes)
+
+
+def test_a_float16_model_is_quantized_from_float32() -> None:
+    model = mlp()
+    for value in model.graph.initializers.values():
+        assert value.const_value is not None
+        half = value.const_value.numpy().astype(np.float16)
+        value.const_value = ir.Tensor(half, name=value.name)
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        value.type = ir.TensorType(ir.DataType.FLOAT16)
+    samples = [{"x": one["x"].astype(np.float16)} for one in data()]
+    result = onnxopt.quantize(model, calibration=samples)
+    assert result.report.is_quantized
+    assert [v.dtype for v in result.model.graph.outputs] == [ir.DataType.FLOAT16]
+    assert any("float16" in note for note in result.report.notes)
 
 
 def test_a_table_is_written_reused_and_belongs_to_one_model(tmp_path: Path) -> None:

@@ -224,6 +224,32 @@ def test_before_opset_13_scales_per_channel_are_those_of_com_microsoft() -> None
     assert {n.domain for n in standard.graph} == {""}
 
 
+@pytest.mark.parametrize(
+    ("activation", "opset"),
+    [
+        ("h = HardSwish(c)", 17),
+        ("s = HardSigmoid<alpha = 0.16666667, beta = 0.5>(c) h = Mul(c, s)", 13),
+        ("h = HardSigmoid<alpha = 0.3, beta = 0.4>(c)", 17),
+    ],
+)
+def test_hard_activations_run_on_integers_between_two_convs(activation: str, opset: int) -> None:
+    shapes = {"w1": (4, 4, 1, 1), "w2": (4, 4, 1, 1)}
+    model = build(f"c = Conv(x, w1) {activation} y = Conv(h, w2)", opset, **shapes)
+    result, found = quantized(model)
+    assert found.rewrites.total() >= 3
+    assert not {"HardSwish", "HardSigmoid"} & set(operators(result))
+    assert error(model, result) < 0.04
+    symmetric, _ = quantized(model, symmetric=True, activation_type="int8")
+    assert {"HardSwish", "HardSigmoid"} & set(operators(symmetric))
+
+
+def test_products_with_little_work_stay_float_if_asked_for() -> None:
+    model = build(RESIDUAL, **SHAPES)
+    _, found = quantized(model, least_work=10_000)
+    assert not found.modified
+    assert all("too few to pay" in refusal.reason for refusal in found.refusals)
+
+
 def test_sixteen_bits_are_nearly_exact() -> None:
     model = build(RESIDUAL, 21, **SHAPES)
     wide, _ = quantized(model, activation_type="uint16", weight_type="int16")

@@ -1,0 +1,87 @@
+"""What a model goes through before it is quantized."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from onnxopt.core.pipeline import Observer
+from onnxopt.core.report import Report
+from onnxopt.graph.accepting import accepted_model
+from onnxopt.graph.loading import load_model
+from onnxopt.optimizing import optimize
+from onnxopt.passes.precision import ConvertToFloat32
+from onnxopt.quantizing.naming import name_nodes
+from onnxopt.quantizing.opsets import raise_opset
+from onnxopt.quantizing.options import QuantizeOptions
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+# ONNX Runtime runs no older ones.
+_FIRST_RUNNABLE, _RUNNABLE = 7, 13
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A model on its way.
+
+    Attributes:
+        original: As it was given.
+        best: Optimized: what is written if nothing pays.
+        work: What is quantized: of float32 and a new enough opset.
+        report: What `optimize` did.
+        notes: What the user should know.
+    """
+
+    original: ir.Model
+    best: ir.Model
+    work: ir.Model
+    report: Report
+    notes: Sequence[str]
+
+
+def prepare(
+    model: str | os.PathLike[str] | ir.Model | ModelProto,
+    options: QuantizeOptions,
+    *,
+    observers: Sequence[Observer] = (),
+) -> Prepared:
+    """Optimizes a model and brings it into the form that quantization works on.
+
+    Args:
+        model: A path, or a model that is left as it is.
+        options: What the user asks for.
+        observers: Told about passes.
+
+    Raises:
+        OnnxOptError: It cannot be read, or optimizing breaks it.
+    """
+    original = load_model(model) if isinstance(model, (str, os.PathLike)) else accepted_model(model)
+    opset = original.opset_imports.get("", _RUNNABLE)
+    is_old = opset < _FIRST_RUNNABLE
+    found = optimize(
+        model,
+        target=options.target,
+        opset=_RUNNABLE if is_old else None,
+        observers=observers,
+    )
+    best = found.model
+    name_nodes(best)
+    work = best.clone()
+    notes = []
+    if is_old:
+        notes.append(f"opset {opset} is older than ONNX Runtime runs: raised to {_RUNNABLE}")
+    if options.target.provider == "cpu" and ConvertToFloat32()(work).modified:
+        notes.append("a float16 model: quantized from float32, which CPUs compute faster")
+    before = work.opset_imports.get("", 1)
+    notes += raise_opset(work, options.mode)
+    if work.opset_imports.get("", 1) != before:
+        # Conversion leaves constants behind that were attributes.
+        work = optimize(work, target=options.target, guard="off").model
+        name_nodes(work)
+    return Prepared(original, best, work, found.report, notes)
