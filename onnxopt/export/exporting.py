@@ -17,7 +17,7 @@ from onnxopt.export.capturing import output_to
 from onnxopt.export.checking import Checker
 from onnxopt.export.choosing import Candidate, choose, try_exporter
 from onnxopt.export.exporters import DEFAULT_OPSET, EXPORTERS, Job, find_exporters
-from onnxopt.export.folders import check_folder, copy_companions, staged_folder, write_record
+from onnxopt.export.folders import RECORD, copy_companions, write_record
 from onnxopt.export.masking import exportable_masks
 from onnxopt.export.parts import Part
 from onnxopt.export.references import run_references
@@ -25,6 +25,7 @@ from onnxopt.export.requirements import require_packages, versions
 from onnxopt.export.result import ExportedFile, ExportResult
 from onnxopt.export.sources import Loaded, kind_of, load_source
 from onnxopt.graph.saving import save_model
+from onnxopt.graph.staged_folder import check_folder, staged_folder
 from onnxopt.runtime.library import require_runtime
 from onnxopt.runtime.session import SavedFile
 
@@ -74,7 +75,7 @@ def export(
     if exporter not in ("auto", *EXPORTERS):
         raise InvalidInputError(f"exporter is 'auto' or one of {EXPORTERS}, not {exporter!r}")
     kind = kind_of(text)
-    check_folder(target, overwrite=overwrite)
+    check_folder(target, marker=RECORD, overwrite=overwrite)
     require_packages(kind, exporter)
     require_runtime()
     say = say or (lambda line: None)
@@ -174,7 +175,7 @@ class _Run:
     ) -> ExportResult:
         """Writes the folder, and runs the files in it once more before it appears."""
         notes = [*loaded.notes, *(note for one in exported for note in one.notes)]
-        with staged_folder(self.target, overwrite=overwrite) as stage:
+        with staged_folder(self.target, marker=RECORD, overwrite=overwrite) as stage:
             self.say("saving")
             for one in exported:
                 assert one.best.model is not None

@@ -10,7 +10,8 @@ from typing import Any
 
 from onnxopt.core.errors import InvalidInputError, SaveError
 from onnxopt.core.report import Report
-from onnxopt.export.folders import read_record, staged_folder, write_record
+from onnxopt.export.folders import RECORD, read_record, write_record
+from onnxopt.graph.staged_folder import staged_folder
 from onnxopt.optimizing import optimize
 
 
@@ -46,7 +47,7 @@ def optimize_folder(
             raise InvalidInputError(f"{source} is incomplete: {name} is missing")
     same = target.exists() and target.resolve() == source.resolve()
     reports: dict[str, Report] = {}
-    with staged_folder(target, overwrite=same) as stage:
+    with staged_folder(target, marker=RECORD, overwrite=same) as stage:
         for name, entry in entries.items():
             if say is not None:
                 say(name)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -255,3 +255,9 @@ def release_weights(model: ir.Model) -> None:
         for value in graph.initializers.values():
             if isinstance(value.const_value, MappedTensor):
                 value.const_value.raw.release()
+
+
+def data_files(tensors: Iterable[ir.TensorProtocol]) -> list[str]:
+    """Paths of the files beside the model that hold data of these tensors."""
+    mapped = (tensor.raw.file for tensor in tensors if isinstance(tensor, MappedTensor))
+    return sorted({file.path for file in mapped if file.beside_model})

@@ -122,13 +122,16 @@ def open_session(
     optimization: Optimization = "all",
     threads: int | None = None,
     providers: Sequence[str] = CPU,
+    provider_options: Mapping[str, str] | None = None,
     disabled_optimizers: Sequence[str] = (),
+    execution: Literal["sequential", "parallel"] = "sequential",
     spinning: bool = True,
     reuse_memory: bool = True,
     prepacking: bool = True,
     arena: bool = True,
     config: Mapping[str, str] | None = None,
     profile_prefix: str | None = None,
+    optimized_path: Path | None = None,
 ) -> Session:
     """Loads a model in ONNX Runtime.
 
@@ -142,7 +145,9 @@ def open_session(
         optimization: How far ONNX Runtime may rewrite the graph on load.
         threads: Threads inside an operator; ONNX Runtime's choice by default.
         providers: Execution providers in order of preference.
+        provider_options: Options of the first provider.
         disabled_optimizers: ONNX Runtime's own optimizers to leave out, by name.
+        execution: "parallel" runs operators that do not wait for each other at the same time.
         spinning: Let idle threads spin, which is fast and keeps cores busy between runs.
         reuse_memory: Plan which values share memory by their declared shapes; a model that declares
             wrong ones runs only without.
@@ -150,6 +155,7 @@ def open_session(
         arena: Keep freed memory for the next run: fast, but all that any run took stays taken.
         config: More entries of ONNX Runtime's session configuration.
         profile_prefix: Record the time of every node; the file's name begins with this.
+        optimized_path: Write the graph there as ONNX Runtime has rewritten it.
 
     Raises:
         MissingDependencyError: ONNX Runtime is not installed.
@@ -165,6 +171,8 @@ def open_session(
         options.intra_op_num_threads = threads
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if execution == "parallel":
+        options.execution_mode = runtime.ExecutionMode.ORT_PARALLEL
     options.enable_mem_reuse = reuse_memory
     options.enable_cpu_mem_arena = arena
     if not prepacking:
@@ -174,6 +182,8 @@ def open_session(
     if profile_prefix is not None:
         options.enable_profiling = True
         options.profile_file_prefix = profile_prefix
+    if optimized_path is not None:
+        options.optimized_model_filepath = os.fspath(optimized_path)
     source: str | bytes
     weights: list[Any] = []
     model = _openable(model)
@@ -194,6 +204,7 @@ def open_session(
                 source,
                 options,
                 providers=list(providers),
+                provider_options=[dict(provider_options or {}), *({} for _ in providers[1:])],
                 disabled_optimizers=list(disabled_optimizers),
             )
     except runtime_errors() as error:

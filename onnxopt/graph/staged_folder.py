@@ -1,0 +1,92 @@
+"""A folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from onnxopt.core.errors import SaveError
+
+
+def check_folder(target: Path, *, marker: str, overwrite: bool) -> None:
+    """Refuses a folder that cannot be written to, before any work is done for it.
+
+    Args:
+        target: The folder to make.
+        marker: A file that says that a folder is of the same kind, so that it may be replaced.
+        overwrite: Whether it may.
+
+    Raises:
+        SaveError: It holds something, its parent is missing or cannot be written to.
+    """
+    try:
+        if target.is_dir():
+            if any(target.iterdir()) and not (overwrite and (target / marker).is_file()):
+                advice = (
+                    f"only a folder with {marker} is overwritten"
+                    if overwrite
+                    else f"give another folder, or --overwrite if there is {marker} in it"
+                )
+                raise SaveError(f"{target} is not empty; {advice}")
+        elif os.path.lexists(target):
+            raise SaveError(f"{target} is a file; name a folder")
+    except ValueError as error:  # a NUL in the path
+        raise SaveError(f"{str(target)!r} is no folder name") from error
+    except OSError as error:
+        raise SaveError(f"cannot write to {target}: {error.strerror}") from error
+    parent = target.absolute().parent
+    if not parent.is_dir():
+        raise SaveError(f"cannot write {target}: the folder {parent} does not exist")
+    if not os.access(parent, os.W_OK):
+        raise SaveError(f"cannot write {target}: no permission to write into {parent}")
+
+
+@contextlib.contextmanager
+def staged_folder(target: Path, *, marker: str, overwrite: bool) -> Iterator[Path]:
+    """A temporary folder beside the target, which takes its place when the block ends well.
+
+    The arguments are those of `check_folder`.
+
+    Raises:
+        SaveError: It cannot be made or moved; nothing is left of it.
+    """
+    check_folder(target, marker=marker, overwrite=overwrite)
+    target = target.absolute()
+    stage = target.parent / f".onnxopt-{secrets.token_hex(8)}.tmp"
+    try:
+        with save_errors(target):
+            stage.mkdir()
+        yield stage
+        with save_errors(target):
+            _replace(stage, target)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _replace(stage: Path, target: Path) -> None:
+    if target.is_dir() and any(target.iterdir()):
+        old = stage.with_suffix(".old")
+        target.rename(old)
+        try:
+            stage.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        if target.is_dir():
+            target.rmdir()
+        stage.rename(target)
+
+
+@contextlib.contextmanager
+def save_errors(target: Path) -> Iterator[None]:
+    """Makes a `SaveError` of what the system says about writing a folder."""
+    try:
+        yield
+    except OSError as error:
+        raise SaveError(f"cannot write {target}: {error.strerror or error}") from error
