@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnxopt.benchmarking import benchmark as benchmark
+    from onnxopt.bundling import BundleOptions as BundleOptions
+    from onnxopt.bundling import bundle as bundle
+    from onnxopt.bundling import optimize_to_bundle as optimize_to_bundle
+    from onnxopt.bundling import verify as verify
     from onnxopt.comparing import compare as compare
     from onnxopt.converting import convert as convert
     from onnxopt.core.errors import OnnxOptError as OnnxOptError
@@ -37,6 +41,7 @@ __version__ = "0.1.0"
 # Public name to the module and attribute that hold it. Bound on first use: importing onnxopt costs
 # milliseconds, and the command line's --help never pays for onnx or NumPy.
 _EXPORTS = {
+    "BundleOptions": ("onnxopt.bundling", "BundleOptions"),
     "Observer": ("onnxopt.core.pipeline", "Observer"),
     "OnnxOptError": ("onnxopt.core.errors", "OnnxOptError"),
     "Pass": ("onnxopt.core.passes", "Pass"),
@@ -47,18 +52,22 @@ _EXPORTS = {
     "Result": ("onnxopt.optimizing", "Result"),
     "RewritePass": ("onnxopt.core.passes", "RewritePass"),
     "benchmark": ("onnxopt.benchmarking", "benchmark"),
+    "bundle": ("onnxopt.bundling", "bundle"),
     "compare": ("onnxopt.comparing", "compare"),
     "export": ("onnxopt.export.exporting", "export"),
     "convert": ("onnxopt.converting", "convert"),
     "generate": ("onnxopt.generating", "generate"),
     "load": ("onnxopt.graph.loading", "load_model"),
     "optimize": ("onnxopt.optimizing", "optimize"),
+    "optimize_to_bundle": ("onnxopt.bundling", "optimize_to_bundle"),
+    "verify": ("onnxopt.bundling", "verify"),
     "quantize_weights": ("onnxopt.weight_only", "quantize_weights"),
     "quantize": ("onnxopt.quantizing", "quantize"),
     "save": ("onnxopt.graph.saving", "save_model"),
 }
 
 __all__ = [
+    "BundleOptions",
     "Observer",
     "OnnxOptError",
     "Pass",
@@ -70,15 +79,18 @@ __all__ = [
     "RewritePass",
     "__version__",
     "benchmark",
+    "bundle",
     "compare",
     "convert",
     "export",
     "generate",
     "load",
     "optimize",
+    "optimize_to_bundle",
     "quantize",
     "quantize_weights",
     "save",
+    "verify",
 ]
 
 

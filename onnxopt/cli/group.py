@@ -15,6 +15,10 @@ COMMANDS = {
         "onnxopt.cli.bench",
         "Measure latency, memory and load time, and say which model is faster.",
     ),
+    "bundle": (
+        "onnxopt.cli.bundle",
+        "Pack a model with its session options, samples and proof, ready to ship.",
+    ),
     "compare": (
         "onnxopt.cli.compare",
         "Run two models on the same inputs and say whether they agree.",
@@ -45,6 +49,10 @@ COMMANDS = {
     "quantize": (
         "onnxopt.cli.quantize",
         "Make an 8-bit model that is faster than float and close to it.",
+    ),
+    "verify": (
+        "onnxopt.cli.verify",
+        "Check that a bundle is what it was, and that it computes the same here.",
     ),
 }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from onnxopt.cli.bundle_options import bundle_options, take_bundle_options
 from onnxopt.cli.options import (
     beside,
     external_data_option,
@@ -18,9 +19,11 @@ from onnxopt.cli.options import (
     parse_input_shapes,
     target_option,
 )
+from onnxopt.core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from onnxopt.core.report import Report
+    from onnxopt.bundling import BundleOptions
+    from onnxopt.cli.output import Tellable
 
 
 @click.command("optimize")
@@ -64,6 +67,13 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="How long the guard may search for what to undo, and with full check and time.",
 )
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Make a bundle of the result instead of a file (see `onnxopt bundle`).",
+)
+@bundle_options
 @output_options
 def command(
     model: Path,
@@ -77,9 +87,11 @@ def command(
     target: str | None,
     guard: Literal["off", "parity", "full"],
     guard_budget: float,
+    bundle: Path | None,
     as_json: bool,
     verbose: bool,
     quiet: bool,
+    **bundle_arguments: Any,
 ) -> None:
     """Make a model smaller and faster, and prove that it is.
 
@@ -87,6 +99,7 @@ def command(
     is IN: then it is replaced at the very end, in one step.
     """
     shapes = parse_input_shapes(input_shapes)
+    chosen = take_bundle_options(bundle_arguments, wanted=bundle is not None, inputs=inputs)
     options: dict[str, Any] = {
         "passes": passes,
         "standard_operators": standard_operators,
@@ -104,26 +117,49 @@ def command(
 
     try:
         with progress(quiet=quiet or as_json) as observers:
-            reports = _optimize(model, output, {**options, "observers": observers})
+            options["observers"] = observers
+            results = (
+                _optimize(model, output, options)
+                if bundle is None
+                else {"": _to_bundle(model, output, bundle, chosen, options)}
+            )
     except ParityError as error:
         if as_json and error.report is not None:
             click.echo(json.dumps(error.report.to_dict(), indent=2))
         raise
     if as_json:
-        plain = {name: report.to_dict() for name, report in reports.items()}
+        plain = {name: result.to_dict() for name, result in results.items()}
         # Of a file the report itself, of a folder one for each file.
         click.echo(json.dumps(plain.get("", plain), indent=2))
     elif not quiet:
-        click.echo("\n\n".join(r.to_text(verbose=verbose) for r in reports.values()))
+        click.echo("\n\n".join(r.to_text(verbose=verbose) for r in results.values()))
 
 
-def _optimize(model: Path, output: Path | None, options: dict[str, Any]) -> dict[str, Report]:
+def _to_bundle(
+    model: Path,
+    output: Path | None,
+    folder: Path,
+    chosen: BundleOptions,
+    options: dict[str, Any],
+) -> Tellable:
+    if output is not None:
+        raise InvalidInputError("--bundle DIR takes the place of -o: give one of them")
+    if (model / "export.json").is_file():
+        raise InvalidInputError(f"{model} is a folder: bundles are made of one of its .onnx files")
+    from onnxopt.bundling import optimize_to_bundle
+
+    del options["inputs"]  # the bundle has them
+    return optimize_to_bundle(model, folder, options=chosen, **options)
+
+
+def _optimize(model: Path, output: Path | None, options: dict[str, Any]) -> dict[str, Tellable]:
     """The report of a file, under the name "", or of every file of an export."""
     if (model / "export.json").is_file():
         from onnxopt.export.optimizing_folder import optimize_folder
 
         folder = model.absolute()
-        return optimize_folder(model, output or folder.with_name(f"{folder.name}.opt"), **options)
+        target = output or folder.with_name(f"{folder.name}.opt")
+        return {**optimize_folder(model, target, **options)}
     from onnxopt.optimizing import optimize
 
     return {"": optimize(model, output or beside(model, "opt"), **options).report}

@@ -24,6 +24,8 @@ from onnxopt.runtime.trials import Trials, run_plan
 
 # A bundle is to be carried around: samples beyond this are left out, the first one excepted.
 _WANTED_BYTES = 64 << 20
+# Multiple of what this machine differs from itself by.
+_OTHER_MACHINES = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,17 +148,20 @@ def _size(arrays: Any) -> int:
 
 
 def _portable(tolerance: Tolerance, quantized: bool) -> Tolerance:
-    """What other instruction sets may make of it: some integers round to the next step."""
-    if not quantized:
-        return tolerance
-    coarse = QUANTIZED_FLOOR
+    """What other machines may make of it.
+
+    Other instruction sets add in another order, in all layers at once. Some integers then round to
+    the next step.
+    """
+    floor = QUANTIZED_FLOOR if quantized else tolerance
+    factor = 1.0 if quantized else _OTHER_MACHINES
     return dataclasses.replace(
         tolerance,
-        relative=max(tolerance.relative, coarse.relative),
-        rms=max(tolerance.rms, coarse.rms),
-        gain=max(tolerance.gain, coarse.gain),
-        mismatches=max(tolerance.mismatches, coarse.mismatches),
-        slice=None,
+        relative=max(tolerance.relative, factor * floor.relative),
+        rms=max(tolerance.rms, factor * floor.rms),
+        gain=max(tolerance.gain, factor * floor.gain),
+        mismatches=max(tolerance.mismatches, floor.mismatches),
+        slice=None if quantized or tolerance.slice is None else factor * tolerance.slice,
     )
 
 

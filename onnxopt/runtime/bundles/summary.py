@@ -33,6 +33,8 @@ def summary_lines(manifest: Manifest, *, verbose: bool) -> list[str]:
                 f"{ratio['high']:.3f})"
             )
         lines.append(f"{line}, {timing['inputs']}")
+        if ratio is not None and ratio["verdict"] == "slower":
+            lines.append("warning: slower than the original here")
     lines += [f"note: {note}" for note in facts.get("notes", ())]
     size = sum(entry.bytes for entry in manifest.files.values())
     lines.append(

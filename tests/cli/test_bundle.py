@@ -1,0 +1,80 @@
+"""`bundle`, `verify` and `optimize --bundle` on the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import onnx.parser
+import pytest
+from click.testing import CliRunner, Result
+
+from onnxopt.cli.group import cli
+from onnxopt.core.errors import OnnxOptError
+
+_MODEL = """
+<ir_version: 10, opset_import: ["" : 18]>
+g (float[N, 4] x) => (float[N, 4] y) {
+    a = Identity(x)
+    y = Relu(a)
+}
+"""
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.onnx"
+    onnx.save(onnx.parser.parse_model(_MODEL), path)
+    return path
+
+
+@pytest.fixture
+def run() -> Run:
+    def invoke(*arguments: object) -> Result:
+        return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+    return invoke
+
+
+def test_result_is_bundled_and_verifies(model: Path, run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "dist"
+    made = run("optimize", model, "--bundle", folder, "--bundle-seconds", 0.2, "--json")
+    assert made.exit_code == 0, made.output
+    record = json.loads(made.stdout)["bundle"]
+    assert record["timing"]["ratio"]["rounds"] > 0
+    assert record["command"][0] == "onnxopt"
+    assert not model.with_name("model.opt.onnx").exists()
+    verified = run("verify", folder)
+    assert verified.exit_code == 0
+    assert verified.stdout.rstrip().endswith("verified")
+
+
+def test_exit_code_is_3_when_a_file_is_not_what_it_was(
+    model: Path, run: Run, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model.bundle"
+    assert run("bundle", model, "--bundle-seconds", 0).exit_code == 0
+    (folder / "README.md").write_text("other")
+    result = run("verify", folder, "-q")
+    assert result.exit_code == 3
+    assert "README.md has 5 bytes" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--tune-session",), "--tune-session is for bundles: give --bundle DIR"),
+        (("--zip",), "--zip is for bundles"),
+        (("--bundle", "b", "-o", "x.onnx"), "takes the place of -o"),
+    ],
+)
+def test_options_are_refused_when_they_do_not_fit(
+    model: Path, run: Run, arguments: tuple[str, ...], message: str
+) -> None:
+    result = run("optimize", model, *arguments)
+    assert isinstance(result.exception, OnnxOptError)
+    assert message in str(result.exception)
