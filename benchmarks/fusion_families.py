@@ -14,6 +14,8 @@ import torch
 import transformers as hf
 
 LAYERS, WIDTH, HEADS, VOCABULARY = 2, 64, 4, 99
+# Sizes of hidden states by family.
+WIDTHS = {"": WIDTH, "minilm": 48}
 Shape = tuple[int | str, ...]
 
 _TEXT: dict[str, Any] = {
@@ -114,7 +116,7 @@ _GPT: dict[str, Any] = {
 FAMILIES = (
     Family("bert", _of(hf.BertModel, hf.BertConfig, **_TEXT),
            {**_ENCODER, "token_type_ids": _IDS}, "last_hidden_state", LAYERS, 2 * LAYERS + 1),
-    Family("minilm", _of(hf.BertModel, hf.BertConfig, **{**_TEXT, "hidden_size": 48}),
+    Family("minilm", _of(hf.BertModel, hf.BertConfig, **{**_TEXT, "hidden_size": WIDTHS["minilm"]}),
            {**_ENCODER, "token_type_ids": _IDS}, "last_hidden_state", LAYERS, 2 * LAYERS + 1),
     Family("roberta", _of(hf.RobertaModel, hf.RobertaConfig, **_TEXT), _ENCODER,
            "last_hidden_state", LAYERS, 2 * LAYERS + 1),

@@ -1,21 +1,19 @@
-"""One optimizer on one export: what it fuses, and whether its result still computes the same.
+"""Optimizers of transformers on many exports, each in a process of its own.
 
-    python benchmarks/fusion_tools.py TOOL TYPE MODEL ...     one line of JSON for each model
+    python benchmarks/fusion_tools.py TOOL FOLDER TYPE:HEADS:WIDTH:MODEL ...
 
-TOOL is onnxopt (for CUDA), ort_transformers or ort_fusions; TYPE is the model type by which ONNX
-Runtime's transformer optimizer knows it. Runs in a process of its own, so that a crash is seen.
+writes FOLDER/MODEL for every model. TOOL is onnxopt (for CUDA), ort_transformers or ort_fusions,
+TYPE the model type by which ONNX Runtime's transformer optimizer knows it.
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import subprocess
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import onnx
 
@@ -25,38 +23,56 @@ NORMALIZATION = (
     "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization",
 )  # fmt: skip
 ACTIVATION = ("Gelu", "BiasGelu", "FastGelu", "QuickGelu")
-KINDS = (ATTENTION, NORMALIZATION, ACTIVATION)
 TOOLS = ("onnxopt", "ort_transformers", "ort_fusions")
 
-_TIMEOUT = 600
+_TIMEOUT = 1800
 
 
-def found(path: Path) -> list[int]:
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A model, and what ONNX Runtime's transformer optimizer wants to be told of it.
+
+    Attributes:
+        path: The file.
+        model_type: Its type.
+        heads: Query heads.
+        width: Size of a hidden state.
+    """
+
+    path: Path
+    model_type: str
+    heads: int
+    width: int
+
+
+def found(path: Path) -> tuple[int, ...]:
     """Fused attentions, normalizations and activations in all graphs of a file."""
     counts: Counter[str] = Counter(node.op_type for node in _nodes(onnx.load(path).graph))
-    return [sum(counts[name] for name in kind) for kind in KINDS]
+    kinds = (ATTENTION, NORMALIZATION, ACTIVATION)
+    return tuple(sum(counts[name] for name in kind) for kind in kinds)
 
 
-def run(tool: str, model_type: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """`{"found": [...], "parity": status}` or `{"error": reason}` for each path, in their order."""
-    results: list[dict[str, Any]] = []
-    while len(results) < len(paths):
-        rest = [str(path) for path in paths[len(results) :]]
-        command = [sys.executable, __file__, tool, model_type, *rest]
+def run(tool: str, jobs: Sequence[Job], folder: Path) -> dict[Path, str]:
+    """Writes each result into the folder; the models that the tool stops at, with its reason."""
+    errors: dict[Path, str] = {}
+    folder.mkdir(parents=True)
+    left = list(jobs)
+    while left:
+        texts = [f"{one.model_type}:{one.heads}:{one.width}:{one.path}" for one in left]
+        command = [sys.executable, __file__, tool, str(folder), *texts]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, check=False, timeout=_TIMEOUT
             )
-            lines = done.stderr.strip().splitlines()
-            output, end = done.stdout, lines[-1] if lines else f"exit code {done.returncode}"
-        except subprocess.TimeoutExpired as late:
-            raw = late.stdout or b""
-            output = raw.decode() if isinstance(raw, bytes) else raw
+            lines = done.stderr.strip().splitlines() if done.returncode else []
+            end = lines[-1] if lines else f"exit code {done.returncode}"
+        except subprocess.TimeoutExpired:
             end = f"takes more than {_TIMEOUT} s"
-        results += [json.loads(line[1:]) for line in output.splitlines() if line[:1] == "\f"]
-        if len(results) < len(paths):
-            results.append({"error": end[:200]})
-    return results
+        while left and (folder / left[0].path.name).exists():
+            left.pop(0)
+        if left:
+            errors[left.pop(0).path] = end[:200]
+    return errors
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
@@ -67,45 +83,32 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
                 yield from _nodes(inner)
 
 
-def _onnxopt(source: Path, target: Path, model_type: str) -> None:
-    import onnxopt
+def _optimize(tool: str, job: Job, target: Path) -> None:
+    if tool == "onnxopt":
+        import onnxopt
 
-    onnxopt.optimize(source, target, target="cuda", guard="off")
+        onnxopt.optimize(job.path, target, target="cuda", guard="off")
+    elif tool == "ort_transformers":
+        from onnxruntime.transformers.optimizer import optimize_model
 
+        optimized = optimize_model(
+            str(job.path), job.model_type, num_heads=job.heads, hidden_size=job.width
+        )
+        optimized.save_model_to_file(str(target))
+    else:
+        import onnx_ir as ir
+        from onnxscript.rewriter.ort_fusions import optimize_for_ort
 
-def _ort_transformers(source: Path, target: Path, model_type: str) -> None:
-    from fusion_families import HEADS, WIDTH
-    from onnxruntime.transformers.optimizer import optimize_model
-
-    width = 48 if source.name.startswith("minilm") else WIDTH
-    model = optimize_model(str(source), model_type, num_heads=HEADS, hidden_size=width)
-    model.save_model_to_file(str(target))
-
-
-def _ort_fusions(source: Path, target: Path, model_type: str) -> None:
-    import onnx_ir as ir
-    from onnxscript.rewriter.ort_fusions import optimize_for_ort
-
-    model, _ = optimize_for_ort(ir.load(source))
-    ir.save(model, target)
+        model, _ = optimize_for_ort(ir.load(job.path))
+        ir.save(model, target)
 
 
 def main() -> None:
-    from onnxopt.runtime.parity import check_parity
-
-    tool, model_type, *paths = sys.argv[1:]
-    work: dict[str, Callable[[Path, Path, str], None]] = {
-        "onnxopt": _onnxopt, "ort_transformers": _ort_transformers, "ort_fusions": _ort_fusions,
-    }  # fmt: skip
-    for path in map(Path, paths):
-        with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder, "model.onnx")
-            work[tool](path, target, model_type)
-            parity = check_parity(path, target)
-            result = {"found": found(target), "parity": parity.status}
-            if parity.reasons:
-                result["reason"] = str(parity.reasons[0])[:200]
-        print(f"\f{json.dumps(result)}", flush=True)
+    tool, folder, *texts = sys.argv[1:]
+    for text in texts:
+        model_type, heads, width, path = text.split(":", 3)
+        job = Job(Path(path), model_type, int(heads), int(width))
+        _optimize(tool, job, Path(folder, job.path.name))
 
 
 if __name__ == "__main__":

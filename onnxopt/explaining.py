@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -13,11 +13,13 @@ import onnx_ir as ir
 from onnxopt.core.report import PassRecord, Report
 from onnxopt.core.walking import all_graphs
 from onnxopt.expected_fusions import NearMiss, near_misses
-from onnxopt.optimizing import optimize
+from onnxopt.missed_attention import missed_attention
+from onnxopt.optimizing import Result, optimize
 from onnxopt.requirements import counts, parse_requirements, unmet
 from onnxopt.targets import Target
 
 _SHOWN = 3
+_ATTENTION = "fuse-attention"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +68,10 @@ class Explanation:
             label = f"{rule}: " if rule and rule != name else ""
             line = f"refused {len(nodes)} x {label}{reason}{_names(nodes, verbose)}"
             refusals.setdefault(name, []).append(line)
-        for name, lines in self._miss_lines(verbose).items():
-            refusals.setdefault(name, []).extend(lines)
+        misses = self._miss_lines(verbose)
         lines = []
         for record in self.report.merged():
-            told = refusals.get(record.name, [])
+            told = refusals.get(record.name, []) + misses.get(record.name.partition("{")[0], [])
             if verbose or record.modified or told:
                 lines.append(_headline(record))
                 lines += [f"    {line}" for line in told]
@@ -118,12 +119,21 @@ def explain(
         for node in graph
     )
     found = counts(result.report.merged(), operators)
+    misses = [*near_misses(result.model), *_missed_attention(result)]
     return Explanation(
         result.report,
-        tuple(near_misses(result.model)),
+        tuple(misses),
         operators,
         tuple(unmet(requirements, found)),
     )
+
+
+def _missed_attention(result: Result) -> Iterator[NearMiss]:
+    """Where the target has fused attention: what its pass passed over in silence."""
+    records = [record for record in result.report.merged() if record.name.startswith(_ATTENTION)]
+    told = {refusal.node for record in records for refusal in record.refusals}
+    if records:
+        yield from (miss for miss in missed_attention(result.model) if miss.node not in told)
 
 
 def _headline(record: PassRecord) -> str:

@@ -10,6 +10,7 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 from click.testing import CliRunner
+from helpers.attention import Spelling, attention_model
 
 from onnxopt.cli.group import cli
 from onnxopt.core.errors import InvalidInputError
@@ -119,3 +120,44 @@ def test_command_exits_with_three_when_a_requirement_is_not_met(tmp_path: Path) 
     data = json.loads(CliRunner().invoke(cli, ["explain", str(path), "--json"]).stdout)
     assert data["near_misses"][0]["place"] == "variance"
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_nearest_miss_of_attention_names_the_node_that_is_unlike() -> None:
+    spelling = Spelling(mask="added")
+    assert not explain(attention_model(spelling), target="cuda").misses
+    model = attention_model(spelling)
+    _insert(model, "Softmax", "Sigmoid")
+    (miss,) = explain(model, target="cuda").misses
+    assert miss.pass_name == "fuse-attention"
+    assert miss.reason == "the probabilities pass through Sigmoid"
+    assert miss.matched == miss.size - 1
+    assert "nearest miss 1 x" in explain(model, target="cuda").to_text()
+    assert not explain(model, target="cpu").misses, "there is no fused attention on the CPU"
+
+
+def test_attention_that_is_refused_is_told_once() -> None:
+    model = attention_model(Spelling(mask="added"))
+    _insert(model, "Add", "Relu")
+    found = explain(model, target="cuda")
+    assert not found.misses
+    assert "the scores pass through Relu" in found.to_text()
+
+
+def test_softmax_over_another_axis_is_a_near_miss() -> None:
+    model = attention_model(Spelling())
+    softmax = next(node for node in model.graph if node.op_type == "Softmax")
+    softmax.attributes["axis"] = ir.AttrInt64("axis", -2)
+    (miss,) = explain(model, target="cuda").misses
+    assert miss.reason == "the Softmax is not over the keys, the last axis"
+
+
+def _insert(model: ir.Model, behind: str, op_type: str) -> None:
+    """Puts a node between the last one of a type and its users."""
+    node = [node for node in model.graph if node.op_type == behind][-1]
+    value = node.outputs[0]
+    users = list(value.uses())
+    new = ir.node(op_type, [value])
+    new.outputs[0].type, new.outputs[0].shape = value.type, value.shape
+    model.graph.insert_after(node, new)
+    for user, index in users:
+        user.replace_input_with(index, new.outputs[0])
