@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import onnx_ir as ir
 
 from onnxopt.core.errors import InvalidInputError, ParityError, PassFailedError
+from onnxopt.core.garbage import patient_garbage_collector
 from onnxopt.core.passes import Pass
 from onnxopt.core.pipeline import AnyPass, Observer, Pipeline, Repeat, count_nodes
 from onnxopt.core.report import ModelSize, Report
@@ -24,7 +24,7 @@ from onnxopt.graph.known_operators import unknown_operators
 from onnxopt.graph.mapped import release_weights
 from onnxopt.graph.saving import check_target, save_model
 from onnxopt.optimizing_parity import blame_given, prove, provider_notes
-from onnxopt.presets import cleanup, fast
+from onnxopt.presets import chosen_passes
 from onnxopt.targets import Target, as_target
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ def optimize(
     external_data: bool | None = None,
     observers: Sequence[Observer] = (),
     isolated: bool = False,
+    quantize: Literal["int8"] | None = None,
+    calibration: Any = None,
 ) -> Result:
     """Optimizes a model, checks that it still computes the same, and saves it.
 
@@ -89,6 +91,9 @@ def optimize(
         observers: Told before and after every pass.
         isolated: Run the parity check of files in a child process, so that a crash of ONNX Runtime
             is reported and does not end this process. Costs the start of a Python process.
+        quantize: "int8" quantizes the optimized model where that is faster and close enough, as
+            `onnxopt.quantize` does; its report is the report's `quantization`.
+        calibration: Data for that (see `onnxopt.quantize`).
 
     Returns:
         The optimized model and the report.
@@ -103,10 +108,34 @@ def optimize(
     if guard == "off" and inputs is not None:
         raise InvalidInputError("inputs are for the parity run, which guard 'off' leaves out")
     aim = as_target(target)
+    if calibration is not None and quantize is None:
+        raise InvalidInputError("calibration data is for quantize='int8', which is not asked for")
+    if quantize is not None:
+        from onnxopt.quantizing.optimized import optimize_and_quantize
+
+        options: dict[str, Any] = {
+            "passes": passes,
+            "standard_operators": standard_operators,
+            "opset": opset,
+            "input_shapes": input_shapes,
+            "inputs": inputs,
+            "guard": guard,
+            "guard_budget": guard_budget,
+        }
+        return optimize_and_quantize(
+            model,
+            output,
+            options,
+            to=quantize,
+            calibration=calibration,
+            target=aim,
+            external_data=external_data,
+            observers=observers,
+        )
     run = _Run(
         model=model,
         output=output,
-        passes=_passes(passes, opset, aim, standard=standard_operators),
+        passes=chosen_passes(passes, opset, aim, standard=standard_operators),
         target=aim,
         input_shapes=input_shapes,
         inputs=inputs,
@@ -114,7 +143,7 @@ def optimize(
         observers=observers,
         isolated=isolated,
     )
-    with _patient_garbage_collector():
+    with patient_garbage_collector():
         if guard == "off":
             return run.plain(check=False)
         if guard == "parity":
@@ -251,44 +280,6 @@ def _original_and_copy(
         return model, load_model(model)
     original = accepted_model(model)
     return original, original.clone()
-
-
-def _passes(
-    passes: str | Sequence[AnyPass | Repeat] | None,
-    opset: int | None,
-    target: Target,
-    *,
-    standard: bool,
-) -> list[AnyPass | Repeat]:
-    from onnxopt.passes import PASSES, parse_passes
-
-    chosen: list[AnyPass | Repeat]
-    if passes is None:
-        chosen = list(cleanup(target) if standard else fast(target))
-    elif isinstance(passes, str):
-        chosen = list(parse_passes(passes, PASSES))
-    else:
-        chosen = list(passes)
-    if opset is not None:
-        from onnxopt.passes.cleanup.opset import ConvertOpset
-
-        chosen.insert(0, ConvertOpset(version=opset))
-    return chosen
-
-
-@contextmanager
-def _patient_garbage_collector() -> Iterator[None]:
-    """Looks for cyclic garbage rarely.
-
-    A graph is hundreds of thousands of small objects that live until the end: walking them again
-    and again costs a fifth of a run, and more than linearly in the size of the graph.
-    """
-    thresholds = gc.get_threshold()
-    gc.set_threshold(200_000, 50, 1_000)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
 
 
 def _size(model: ir.Model) -> ModelSize:

@@ -8,6 +8,8 @@ common subexpressions, which are equal only if they read the same initializer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from onnxopt.core.pipeline import AnyPass, Repeat
 from onnxopt.kernels import paying, pays
 from onnxopt.passes import cleanup as c
@@ -47,6 +49,35 @@ def fast(target: Target | str = "cpu") -> list[AnyPass | Repeat]:
         ),
         *_finished(provider),
     ]
+
+
+def chosen_passes(
+    passes: str | Sequence[AnyPass | Repeat] | None,
+    opset: int | None,
+    target: Target,
+    *,
+    standard: bool,
+) -> list[AnyPass | Repeat]:
+    """The passes that a user asks for.
+
+    Args:
+        passes: As text or as objects; None for a preset.
+        opset: Raise the default domain to this version first.
+        target: Where the result will run.
+        standard: The preset that keeps to standard operators.
+    """
+    from onnxopt.passes import PASSES, parse_passes
+
+    chosen: list[AnyPass | Repeat]
+    if passes is None:
+        chosen = list(cleanup(target) if standard else fast(target))
+    elif isinstance(passes, str):
+        chosen = list(parse_passes(passes, PASSES))
+    else:
+        chosen = list(passes)
+    if opset is not None:
+        chosen.insert(0, c.ConvertOpset(version=opset))
+    return chosen
 
 
 def _prepared() -> tuple[AnyPass | Repeat, ...]:

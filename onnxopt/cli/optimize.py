@@ -74,6 +74,15 @@ if TYPE_CHECKING:
     help="Make a bundle of the result instead of a file (see `onnxopt bundle`).",
 )
 @bundle_options
+@click.option(
+    "--quantize",
+    type=click.Choice(["int8"]),
+    help="Quantize the optimized model where that is faster and close enough, as `onnxopt "
+    "quantize` does, which has all options.",
+)
+@click.option(
+    "--calibration", metavar="DATA", help="Data for --quantize, as `onnxopt quantize` takes it."
+)
 @output_options
 def command(
     model: Path,
@@ -88,6 +97,8 @@ def command(
     guard: Literal["off", "parity", "full"],
     guard_budget: float,
     bundle: Path | None,
+    quantize: Literal["int8"] | None,
+    calibration: str | None,
     as_json: bool,
     verbose: bool,
     quiet: bool,
@@ -111,6 +122,8 @@ def command(
         "guard_budget": guard_budget,
         "external_data": external_data,
         "isolated": True,
+        "quantize": quantize,
+        "calibration": calibration,
     }
     from onnxopt.cli.progress import progress
     from onnxopt.core.errors import ParityError

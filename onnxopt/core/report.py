@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from onnxopt.core.guarding import GuardRecord
 from onnxopt.core.passes import Refusal
@@ -47,6 +47,18 @@ class ModelSize:
     weight_bytes: int
 
 
+class Part(Protocol):
+    """A report of something that `optimize` did besides."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        ...
+
+    def to_text(self, *, verbose: bool = False) -> str:
+        """For people."""
+        ...
+
+
 @dataclasses.dataclass(kw_only=True)
 class Report:
     """The record of one `optimize` run.
@@ -62,6 +74,7 @@ class Report:
         parity: What the parity run found; None if it was off.
         guard: What the guard undid, and its cost; None if it was off.
         placement: Nodes by device and copies between devices; None unless counted on CUDA.
+        quantization: What quantizing did; None if it was not asked for.
         notes: Sentences that the user should read (operators left alone, what was not run).
     """
 
@@ -75,6 +88,7 @@ class Report:
     parity: dict[str, Any] | None = None
     guard: GuardRecord | None = None
     placement: dict[str, Any] | None = None
+    quantization: Part | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
 
     @property
@@ -136,6 +150,7 @@ class Report:
             "parity": self.parity,
             "guard": None if self.guard is None else self.guard.to_dict(),
             "placement": self.placement,
+            "quantization": None if self.quantization is None else self.quantization.to_dict(),
             "notes": list(self.notes),
             "exit_code": self.exit_code,
         }
@@ -164,6 +179,8 @@ class Report:
         if self.seconds:
             phases = ", ".join(f"{phase} {value:.2f} s" for phase, value in self.seconds.items())
             lines += ["", f"time: {phases}"]
+        if self.quantization is not None:
+            return "\n".join([*lines, "", self.quantization.to_text(verbose=verbose)])
         if self.output:
             lines.append(f"wrote {self.output}")
         return "\n".join(lines)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
@@ -48,6 +48,7 @@ class Prepared:
 def prepare(
     model: str | os.PathLike[str] | ir.Model | ModelProto,
     options: QuantizeOptions,
+    preparation: Mapping[str, Any],
     *,
     observers: Sequence[Observer] = (),
 ) -> Prepared:
@@ -56,6 +57,7 @@ def prepare(
     Args:
         model: A path, or a model that is left as it is.
         options: What the user asks for.
+        preparation: Options of `optimize`.
         observers: Told about passes.
 
     Raises:
@@ -64,12 +66,10 @@ def prepare(
     original = load_model(model) if isinstance(model, (str, os.PathLike)) else accepted_model(model)
     opset = original.opset_imports.get("", _RUNNABLE)
     is_old = opset < _FIRST_RUNNABLE
-    found = optimize(
-        model,
-        target=options.target,
-        opset=_RUNNABLE if is_old else None,
-        observers=observers,
-    )
+    chosen = {**preparation, "target": options.target, "observers": observers}
+    if is_old and chosen.get("opset") is None:
+        chosen["opset"] = _RUNNABLE
+    found = optimize(model, **chosen)
     best = found.model
     name_nodes(best)
     work = best.clone()

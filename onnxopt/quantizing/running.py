@@ -74,6 +74,7 @@ def quantize(
     target: Any = None,
     external_data: bool | None = None,
     observers: Sequence[Observer] = (),
+    preparation: Mapping[str, Any] | None = None,
     **choices: Any,
 ) -> QuantizeResult:
     """Quantizes a model to 8 bits where that is faster and close enough, and proves both.
@@ -92,6 +93,7 @@ def quantize(
         target: Where the result will run (see `optimize`).
         external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
         observers: Told about the passes of the preparation.
+        preparation: Options of `optimize`, which prepares the model.
         choices: Fields of `QuantizeOptions`: mode, activation_type, per_channel, method, exclude,
             max_error, min_cosine, ...
 
@@ -112,7 +114,7 @@ def quantize(
         source=os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
     )
     with timed(report.seconds, "prepare"):
-        prepared = prepare(model, options, observers=observers)
+        prepared = prepare(model, options, preparation or {}, observers=observers)
         report.preparation = prepared.report
         report.notes += prepared.notes
         work = prepared.work

@@ -274,3 +274,27 @@ def test_the_search_ends_with_its_budget() -> None:
     result = onnxopt.quantize(mlp(), calibration=data(), max_error=1e-9, budget=1e-3)
     assert not result.report.is_quantized
     assert any("more may be found" in note for note in result.report.notes)
+
+
+def test_optimize_quantizes_in_the_same_call(tmp_path: Path) -> None:
+    source, target = tmp_path / "m.onnx", tmp_path / "q.onnx"
+    onnxopt.save(mlp(), source)
+    result = onnxopt.optimize(source, target, quantize="int8", calibration=data())
+    assert "QuantizeLinear" in operators(onnxopt.load(target))
+    assert result.report.output == str(target)
+    assert result.report.after.weight_bytes < result.report.before.weight_bytes
+    report = result.report.to_dict()
+    assert report["quantization"]["is_quantized"]
+    assert report["passes"]
+    assert "as fast as float" in result.report.to_text()
+    with pytest.raises(InvalidInputError, match="calibration"):
+        onnxopt.optimize(source, calibration=data())
+
+
+def test_command_optimize_quantizes(tmp_path: Path) -> None:
+    source = tmp_path / "m.onnx"
+    onnxopt.save(mlp(), source)
+    found = CliRunner().invoke(cli, ["optimize", str(source), "--quantize", "int8"])
+    assert found.exit_code == 0, found.output
+    assert "dynamic" in found.output
+    assert (tmp_path / "m.opt.onnx").exists()
