@@ -3,6 +3,7 @@
     Transpose(Transpose(x, p), q)  -> Transpose(x, p[q])   or x, if p[q] is the identity
     Reshape(Transpose(Reshape(x))) -> Transpose(x, q)      the first Reshape joins axes of x, the
                                                            second takes them apart again
+    Transpose(Unsqueeze(x, a), p)  -> Unsqueeze(Transpose(x, q), b)      b are the places of a in p
     Transpose(x, p)                -> Reshape(x, s)        p only moves axes of size 1, and a
                                                            Reshape, Flatten, Squeeze or Unsqueeze
                                                            before or after it can take it in
@@ -11,6 +12,8 @@ Transpose(x, p) has axis p[i] of x at place i, so that two of them compose to ax
 axes of size 1 does not change the order of the elements in memory. [b, h, s, d] -> [b*h, s, d] ->
 [b*h, d, s] -> [b, h, d, s] is what some exporters write for a transposed key; all axes but one must
 be those of x one to one, so that the joined ones are known without computing with symbols.
+
+The axes of an Unsqueeze come last, so that those of a Transpose meet what is before it.
 
 Refused: a size-1 Transpose whose result no constant target can say (an unknown dimension that moves
 beside one that can be 0, as in MergeReshapes). A Transpose of size-1 axes between other operators
@@ -32,7 +35,15 @@ from onnxopt.core.passes import RewritePass
 from onnxopt.graph.values import dims, ints_attribute, opset_version, rank
 from onnxopt.passes.cleanup.reshape_targets import Dims, reshape_target, symbols_beside_minus_one
 from onnxopt.passes.cleanup.reshapes import RESHAPES
-from onnxopt.passes.cleanup.single_node import NodeRule, found, no_match, producer_of, refuse
+from onnxopt.passes.cleanup.single_node import (
+    NodeRule,
+    found,
+    ints_parameter,
+    no_match,
+    only_user,
+    producer_of,
+    refuse,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +56,7 @@ class MergeTransposes(RewritePass):
         """Pairs first: a pair may cancel altogether."""
         return [
             _Pair.rule("Transpose", "transpose-pair"),
+            _Lifted.rule("Transpose", "transpose-of-unsqueezed"),
             _SizeOne.rule("Transpose", "transpose-to-reshape"),
             _Joined.rule("Reshape", "transpose-of-joined-axes"),
         ]
@@ -80,6 +92,35 @@ def _composed(node: ir.Node) -> tuple[ir.Value, tuple[int, ...]] | None:
     if first is None or second is None or len(first) != len(second):
         return None
     return inner.inputs[0], tuple(first[axis] for axis in second)
+
+
+class _Lifted(NodeRule):
+    """A Transpose behind an Unsqueeze, which is not needed if it moves the new axes only."""
+
+    def check(self, context: Any, root: ir.Value) -> MatchResult:
+        """Nobody else reads the value with the new axes."""
+        node = context.root
+        lift, perm = producer_of(node.inputs[0], "Unsqueeze"), permutation(node)
+        axes = None if lift is None else ints_parameter(lift, "axes", 1)
+        if lift is None or not axes or perm is None or not only_user(lift.outputs[0]):
+            return no_match()
+        lifted = {axis % len(perm) for axis in axes}
+        kept = [axis for axis in range(len(perm)) if axis not in lifted]
+        inner = tuple(kept.index(axis) for axis in perm if axis not in lifted)
+        outer = [place for place, axis in enumerate(perm) if axis in lifted]
+        return found(x=lift.inputs[0], inner=inner, outer=outer, by_input=len(lift.inputs) > 1)
+
+    def rewrite(
+        self, op: Any, root: ir.Value, x: ir.Value, inner: tuple[int, ...], outer: list[int],
+        by_input: bool,
+    ) -> Any:  # fmt: skip
+        """The new axes last; without a Transpose if the others keep their order."""
+        if inner != tuple(range(len(inner))):
+            x = op.Transpose(x, perm=inner)
+        if not by_input:
+            return op.Unsqueeze(x, axes=outer)
+        axes = op.initializer(ir.tensor(np.array(outer, np.int64)), name=f"{root.name}_axes")
+        return op.Unsqueeze(x, axes)
 
 
 class _SizeOne(NodeRule):

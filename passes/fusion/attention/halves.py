@@ -49,22 +49,22 @@ def part_of(value: ir.Value | None) -> Part | None:
     return Part(source, start, start + sizes[place])
 
 
-def half_shape(value: ir.Value, width: int) -> tuple[int | str | None, ...] | None:
+def half_shape(
+    value: ir.Value, width: int, *, split: bool
+) -> tuple[int | str | None, int | str | None, int] | None:
     """`(batch, sequence, width / 2)` of one half of a table, or None if the halves may differ.
 
     Args:
         value: `[batch or 1, 1, sequence, width]`, or with fewer axes.
         width: Size of the last axis.
+        split: Heads are the third axis: `[batch or 1, sequence, 1, width]`.
     """
     shape = dims(value)
     if shape is None or not 2 <= len(shape) <= 4 or shape[-1] != width or width % 2:
         return None
-    if len(shape) == 4 and shape[1] != 1:
-        return None
-    lead = (1, *shape[:-1])[-2:] if len(shape) < 4 else (shape[0], shape[2])
-    if len(shape) == 3 and shape[0] != 1:
-        return None  # its first axis would be that of the heads
-    return (*lead, width // 2) if _has_equal_halves(value) else None
+    batch, *lead = ((1,) * (4 - len(shape)) + shape)[:-1]
+    sequence, heads = lead if split else lead[::-1]
+    return (batch, sequence, width // 2) if heads == 1 and _has_equal_halves(value) else None
 
 
 def write_half(op: Any, value: ir.Value) -> ir.Value:

@@ -11,8 +11,8 @@ about how long a sequence may become. Where all sequences of a batch share their
 has a row for every place and starts at row 0.
 
 Six to eight nodes become one, for queries and keys of every layer; table and rows are made once.
-x is `[batch, heads, sequence, size]`; the operator reads and writes heads merged, as projections
-and fused attention do (`heads.py`).
+x is `[batch, heads, sequence, size]` or `[batch, sequence, heads, size]`; the operator reads and
+writes heads merged, as projections and fused attention do (`heads.py`).
 
 Refused: halves of cos or sin that are not provably equal; sizes that are not known; angles with
 other axes than batch, sequence and size. Interleaved pairs (x0, x1), (x2, x3) are not looked for.
@@ -64,14 +64,14 @@ class _Rotation:
     """What is rotated and by which angles.
 
     Attributes:
-        x: `[batch, heads, sequence, size]`.
+        x: The heads.
         cos: The cosines that x is multiplied by.
         sin: The sines.
         width: Size of what is rotated; smaller than that of x where the rest is kept.
         shape: `(batch, sequence, width / 2)` of the angles; the batch is 1 where all share them.
     """
 
-    x: ir.Value
+    x: Heads
     cos: ir.Value
     sin: ir.Value
     width: int
@@ -108,20 +108,15 @@ class _Rotary(NodeRule):
             if start is None or start.source is not rest.source or not _covers(start, rest):
                 return no_match()
             x = start.source
-        if x.dtype not in _FLOATS or not isinstance((dims(x) or (None,) * 2)[1], int):
-            return refuse("the number of heads or their type is none that the operator takes", node)
-        angles = [half_shape(value, width) for value in (cos, sin)]
-        if angles[0] is None or angles[0] != angles[1]:
-            return refuse("the halves of cos or sin are not provably equal", node)
-        batch, sequence = angles[0][0], angles[0][1]
-        if sequence != shape[2] or batch not in (1, shape[0]) or batch is None or sequence is None:
-            return refuse("the angles are not those of the tokens", node)
-        return found(rotation=_Rotation(x, cos, sin, width, (batch, sequence, width // 2)))
+        if x.dtype not in _FLOATS:
+            return refuse("the type of the heads is none that the operator takes", node)
+        rotation = _rotation(x, cos, sin, width)
+        return refuse(rotation, node) if isinstance(rotation, str) else found(rotation=rotation)
 
     def rewrite(self, op: Any, root: ir.Value, rotation: _Rotation) -> ir.Value:
         """The operator on merged heads, with the angles as its table."""
         x, (batch, sequence, half) = rotation.x, rotation.shape
-        shape = dims(x)
+        shape, source = x.shape, x.value
         assert shape is not None
         heads, size = shape[1], shape[3]
         assert isinstance(heads, int)
@@ -132,7 +127,7 @@ class _Rotary(NodeRule):
             angles = write_half(op, value)
             tables.append(typed(op.Reshape(angles, integers(op, [-1, half])), angles, (rows, half)))
         options = {"rotary_embedding_dim": rotation.width} if rotation.width != size else {}
-        merged = Heads(x).merged(op, "merged_rotary")
+        merged = x.merged(op, "merged_rotary")
         rotated = op.RotaryEmbedding(
             merged,
             integers(op, [0]) if batch == 1 else _rows(op, write_half(op, rotation.cos)),
@@ -143,8 +138,27 @@ class _Rotary(NodeRule):
         )
         typed(rotated, merged, dims(merged))
         split = op.Reshape(rotated, integers(op, [0, 0, heads, size]))
-        typed(split, x, (shape[0], shape[2], heads, size))
-        return typed(op.Transpose(split, perm=[0, 2, 1, 3]), x, shape)
+        typed(split, source, (shape[0], shape[2], heads, size))
+        return split if x.split else typed(op.Transpose(split, perm=[0, 2, 1, 3]), source, shape)
+
+
+def _rotation(x: ir.Value, cos: ir.Value, sin: ir.Value, width: int) -> _Rotation | str:
+    """The rotation of heads on the second or the third axis, or why it is none."""
+    equal = False
+    for heads in (Heads(x), Heads(x, split=True)):
+        shape = heads.shape
+        first, second = (half_shape(one, width, split=heads.split) for one in (cos, sin))
+        if first is None or first != second or shape is None:
+            continue
+        equal = True
+        batch, sequence, half = first
+        if batch is None or sequence is None or batch not in (1, shape[0]):
+            continue
+        if sequence == shape[2] and isinstance(shape[1], int):
+            return _Rotation(heads, cos, sin, width, (batch, sequence, half))
+    if equal:
+        return "the angles are not those of the tokens, or the number of heads is not known"
+    return "the halves of cos or sin are not provably equal"
 
 
 def _rows(op: Any, angles: ir.Value) -> ir.Value:

@@ -39,13 +39,23 @@ def rotary_model(
     kept: int = 0,
     batch: str = "N",
     tail: str = "",
+    third: bool = False,
 ) -> ir.Model:
-    """`[N, 2, S, 8 + kept]` heads out of merged ones, of which 8 numbers are rotated."""
+    """`[N, 2, S, 8 + kept]` heads out of merged ones, of which 8 numbers are rotated.
+
+    With `third`, heads are the third axis instead of the second.
+    """
     x = "xr" if kept else "xh"
-    body = ["split_x = Reshape(x, split) xh = Transpose<perm = [0, 2, 1, 3]>(split_x)"]
+    heads = "Identity(split_x)" if third else "Transpose<perm = [0, 2, 1, 3]>(split_x)"
+    body = [f"split_x = Reshape(x, split) xh = {heads}"]
     if kept:
         body.append("xr = Slice(xh, zero, eight, last) xk = Slice(xh, eight, end, last)")
-    body += [ANGLES.get(angles, angles), HALVES[halves].format(x=x), NEGATED[negated]]
+    angles = ANGLES.get(angles, angles)
+    body += [
+        angles.replace("a1", "a2") if third else angles,
+        HALVES[halves].format(x=x),
+        NEGATED[negated],
+    ]
     body += ["t = Concat<axis = -1>(n, x1)", SUMS[sums].format(x=x)]
     body.append("z = Concat<axis = -1>(r, xk)" if kept else "z = Identity(r)")
     size, text = 8 + kept, " ".join(body) + tail
@@ -62,9 +72,9 @@ def rotary_model(
         weights |= dict(zip(("table_c", "table_s"), np.concatenate([half, half], -1), strict=True))
     places = "" if "table_c" in words else f", int64[{batch},S] places"
     sequence = "5" if "table_c" in words else "S"
+    axes = f"{sequence},2" if third else f"2,{sequence}"
     model = parse_model(
-        f"g (float[N,{sequence},{2 * size}] x{places}) => (float[N,2,{sequence},{size}] z) "
-        f"{{ {text} }}",
+        f"g (float[N,{sequence},{2 * size}] x{places}) => (float[N,{axes},{size}] z) {{ {text} }}",
         weights,
     )
     FoldConstants()(model)
@@ -124,3 +134,17 @@ def test_interleaved_pairs_stay_silently() -> None:
     result = FuseRotaryEmbedding()(model)
     assert not result.modified
     assert not result.refusals
+
+
+@pytest.mark.parametrize("angles", ["computed", "scaled"])
+@pytest.mark.parametrize("kept", [0, 8])
+def test_heads_may_be_the_third_axis(angles: str, kept: int) -> None:
+    model = rotary_model(angles=angles, kept=kept, third=True)
+    rotary = fused(model)
+    assert "Transpose" not in {node.op_type for node in model.graph}
+    assert rotary.attributes["num_heads"].as_int() == 2
+
+
+def test_angles_by_head_are_refused_when_heads_are_the_third_axis() -> None:
+    model = rotary_model(angles="c = Identity(table_c) s = Identity(table_s)", third=True)
+    assert_refuses(FuseRotaryEmbedding(), model, "angles are not those of the tokens")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common
 import pytest
@@ -57,6 +58,43 @@ def test_pair_stays_when_the_rank_is_unknown() -> None:
     model = parse_model("g (float[N,3] x) => (float[N,3] y) { a = Transpose(x) y = Transpose(a) }")
     model.graph.inputs[0].shape = None
     model.graph[0].outputs[0].shape = None
+    assert not MergeTransposes()(model).modified
+
+
+@pytest.mark.parametrize("opset", [11, 13])
+@pytest.mark.parametrize(
+    ("axes", "perm", "expect"),
+    [
+        ([1], [0, 2, 1, 3], ["Unsqueeze"]),
+        ([0, 2], [2, 1, 0, 3, 4], ["Unsqueeze"]),
+        ([1], [0, 3, 1, 2], ["Transpose", "Unsqueeze"]),
+        ([-1], [3, 1, 0, 2], ["Transpose", "Unsqueeze"]),
+    ],
+)
+def test_unsqueeze_comes_last(
+    axes: list[int], perm: list[int], expect: list[str], opset: int
+) -> None:
+    given = f"Unsqueeze<axes = {axes}>(x)" if opset < 13 else "Unsqueeze(x, axes)"
+    unknown = ", ".join("ABCDE"[: len(perm)])
+    model = parse_model(
+        f"g (float[N,S,4] x) => (float[{unknown}] y) {{ u = {given} "
+        f"y = Transpose<perm = {perm}>(u) }}",
+        {"axes": np.array(axes)} if opset >= 13 else {},
+        opset=opset,
+        ir_version=7,
+    )
+    assert_rewrites(
+        MergeTransposes(), model, expect=expect, rewrites=1, rtol=0, atol=0,
+        sizes=({"N": 2, "S": 3}, {"N": 1, "S": 1}),
+    )  # fmt: skip
+
+
+def test_unsqueeze_stays_first_when_others_read_it() -> None:
+    text = "g (float[N,4] x) => (float[N,A,4] u, float[A,N,4] y)"
+    model = parse_model(
+        f"{text} {{ u = Unsqueeze(x, axes) y = Transpose<perm = [1, 0, 2]>(u) }}",
+        {"axes": np.array([1])},
+    )
     assert not MergeTransposes()(model).modified
 
 
