@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from onnxopt.passes.quantization.bias import CorrectBias
 from onnxopt.passes.quantization.dynamic import QuantizeDynamic
+from onnxopt.passes.quantization.int32_biases import QuantizeBiases
+from onnxopt.passes.quantization.mean_pools import PoolQuantizedMeans
 from onnxopt.passes.quantization.qdq import InsertQdq
+from onnxopt.passes.quantization.unsigned_activations import UseUnsignedActivations
 from onnxopt.passes.quantization.weight_only import QuantizeWeights
 
-__all__ = ["CorrectBias", "InsertQdq", "QuantizeDynamic", "QuantizeWeights"]
+__all__ = [
+    "CorrectBias",
+    "InsertQdq",
+    "PoolQuantizedMeans",
+    "QuantizeBiases",
+    "QuantizeDynamic",
+    "QuantizeWeights",
+    "UseUnsignedActivations",
+]
