@@ -14,6 +14,7 @@ from onnxopt.core.pipeline import AnyPass, Repeat
 from onnxopt.kernels import paying, pays
 from onnxopt.passes import cleanup as c
 from onnxopt.passes import fusion as f
+from onnxopt.passes import quantization as q
 from onnxopt.targets import Target, as_target
 
 
@@ -24,11 +25,11 @@ def cleanup(target: Target | str = "cpu") -> list[AnyPass | Repeat]:
         target: Where equivalent spellings of an operator run at different speeds, the one that is
             fast there is taken.
     """
-    provider = as_target(target).provider
+    aim = as_target(target)
     return [
         *_prepared(),
         _with_tidying(f.FoldQueryGroups()),
-        *_finished(provider),
+        *_finished(aim),
     ]
 
 
@@ -38,7 +39,8 @@ def fast(target: Target | str = "cpu") -> list[AnyPass | Repeat]:
     Args:
         target: A fused operator is used where it pays on this target (`onnxopt.kernels`).
     """
-    provider = as_target(target).provider
+    aim = as_target(target)
+    provider = aim.provider
     operators = paying(provider, "GroupQueryAttention", "MultiHeadAttention")
     return [
         *_prepared(),
@@ -47,7 +49,7 @@ def fast(target: Target | str = "cpu") -> list[AnyPass | Repeat]:
             *((f.FuseAttention(operators=operators),) if operators else ()),
             f.FoldQueryGroups(),
         ),
-        *_finished(provider),
+        *_finished(aim),
     ]
 
 
@@ -123,9 +125,32 @@ def _with_tidying(*fusions: AnyPass) -> Repeat:
     )
 
 
-def _finished(provider: str) -> tuple[AnyPass, ...]:
-    residuals = (f.SumResiduals(),) if provider == "cpu" else ()
-    return (*residuals, c.SinkInitializers(), c.FlushDenormals())
+def _finished(target: Target) -> tuple[AnyPass, ...]:
+    residuals = (f.SumResiduals(),) if target.provider == "cpu" else ()
+    return (*residuals, *integer_kernels(target), c.SinkInitializers(), c.FlushDenormals())
+
+
+def integer_kernels(target: Target, *, avoid_saturation: bool = False) -> tuple[AnyPass, ...]:
+    """What ONNX Runtime's integer kernels for CPUs read; TensorRT wants none of it.
+
+    Types come first: the pools leave a Squeeze between QuantizeLinear and DequantizeLinear.
+
+    Args:
+        target: Where the model will run.
+        avoid_saturation: Also rewrite weights that saturate on the target, though they are faster.
+    """
+    if target.provider != "cpu":
+        return ()
+    saturate = target.eight_bit_products_saturate
+    types = (
+        q.UseSignedWeights(products_saturate=saturate, avoid=avoid_saturation),
+        q.UseUnsignedActivations(avoid_saturation=saturate),
+    )
+    return (
+        *(types if target.is_x86 else ()),
+        q.PoolQuantizedMeans(),
+        q.QuantizeBiases(avoid_saturation=saturate),
+    )
 
 
 def _identities() -> tuple[AnyPass, ...]:

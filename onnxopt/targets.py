@@ -51,6 +51,11 @@ class Target:
         """True if its 8-bit kernels add two products in 16 bits, so that weights need 7 bits."""
         return self.instruction_set in ("generic", "avx2", "avx512")
 
+    @property
+    def is_x86(self) -> bool:
+        """True unless the CPU is an Arm one."""
+        return self.instruction_set not in ("neon", "dotprod", "i8mm")
+
     def __str__(self) -> str:
         """The target as `--target` takes it."""
         options = {"threads": self.threads, "isa": self.isa}

@@ -55,6 +55,7 @@ PASSES: tuple[type[Pass], ...] = (
     precision.ConvertToFloat32,
     quantization.PoolQuantizedMeans,
     quantization.QuantizeBiases,
+    quantization.UseSignedWeights,
     quantization.UseUnsignedActivations,
     precision.ConvertToHalf,
     pruning.RemoveDeadUnits,

@@ -11,11 +11,11 @@ import onnx_ir as ir
 
 from onnxopt.core.walking import all_bodies
 from onnxopt.export.parts import Part, Shape
-from onnxopt.export.references import Reference, own_noise, worst
+from onnxopt.export.references import OwnNoise, Reference, own_noise, worst
 from onnxopt.runtime.difference import Difference
 from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.session import ModelSource, Optimization, Session, open_session
-from onnxopt.runtime.tolerance import Tolerance, above_noise, floor
+from onnxopt.runtime.tolerance import QUANTIZED_FLOOR, Tolerance, above_noise, floor
 
 # ONNX Runtime's optimizations copy weights: folded transposes, packed layouts.
 LARGE_BYTES = 1 << 30
@@ -33,7 +33,7 @@ class Checker:
     def __init__(self, part: Part, runs: Sequence[Reference], weight_bytes: int) -> None:
         self.part, self.runs = part, runs
         self.large = weight_bytes > LARGE_BYTES
-        self._noise: dict[str, Difference] | None = None
+        self._noise: OwnNoise | None = None
 
     def forget_module(self) -> None:
         """Lets go of the PyTorch module; the noise of its outputs is measured before."""
@@ -88,19 +88,20 @@ class Checker:
         small = not self.large
         return open_session(source, optimization=optimization, prepacking=small, arena=small)
 
-    def _measure_noise(self) -> Mapping[str, Difference]:
+    def _measure_noise(self) -> OwnNoise:
         if self._noise is None:
             self._noise = own_noise(self.part, self.runs)
         return self._noise
 
     def _judge(
-        self, differences: Mapping[str, Difference], noise: Mapping[str, Difference] | None
+        self, differences: Mapping[str, Difference], noise: OwnNoise | None
     ) -> tuple[list[str], dict[str, Any]]:
         complaints, figures = [], {}
         for name, difference in differences.items():
             tolerance: Tolerance = floor(None)
             if noise is not None:
-                tolerance = above_noise(tolerance, noise[name])
+                base = QUANTIZED_FLOOR if noise.quantized else tolerance
+                tolerance = above_noise(base, noise.differences[name])
             complaint = tolerance.complaint(difference)
             if complaint:
                 complaints.append(f"{name}: {complaint}")
@@ -109,7 +110,7 @@ class Checker:
                 "rms_error": difference.rms,
                 "cosine": difference.cosine,
                 "tolerance": tolerance.relative,
-                "own_noise": None if noise is None else noise[name].relative,
+                "own_noise": None if noise is None else noise.differences[name].relative,
             }
         return complaints, figures
 

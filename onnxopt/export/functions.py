@@ -60,7 +60,18 @@ def module_part(source: str, made: Any) -> Part:
         )
         for name, one in examples.items()
     )
-    return wrapped(module.eval(), inputs, by_name, sizes, guessed=len(made) == 2)
+    _evaluating(module)
+    return wrapped(module, inputs, by_name, sizes, guessed=len(made) == 2)
+
+
+def _evaluating(module: Any) -> None:
+    """Puts a module into evaluation mode."""
+    try:
+        module.eval()
+    except NotImplementedError:
+        # Modules of torch.export, as those that PT2E quantizes: what they do is in their graph.
+        for one in module.modules():
+            one.training = False
 
 
 def wrapped(

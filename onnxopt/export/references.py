@@ -17,6 +17,8 @@ from onnxopt.runtime.difference import Difference
 from onnxopt.runtime.user_functions import USER_ERRORS
 
 Arrays = dict[str, NDArray[Any]]
+# Few values of a small output lie in the middle between two integers: several tries find some.
+_SHIFTS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,11 +138,39 @@ def output_axes(part: Part, runs: Sequence[Reference]) -> dict[str, Shape]:
     return axes
 
 
-def own_noise(part: Part, runs: Sequence[Reference]) -> dict[str, Difference]:
-    """What the outputs change by when every weight moves by one unit in its last place."""
+@dataclasses.dataclass(frozen=True)
+class OwnNoise:
+    """How far PyTorch determines its own outputs.
+
+    Attributes:
+        differences: Output name to what it changes by where nothing but roundings change.
+        quantized: The module computes with integers, or as if it did.
+    """
+
+    differences: dict[str, Difference]
+    quantized: bool
+
+
+def own_noise(part: Part, runs: Sequence[Reference]) -> OwnNoise:
+    """What the outputs change by when every weight moves by one unit in its last place.
+
+    And, in a quantized module, when values in the middle between two integers are rounded to the
+    other one.
+    """
+    from onnxopt.export.rounding import ShiftedRounding
+
     with _moved_weights(part.module):
-        moved = [_run(part, run.case) for run in runs]
-    return worst(runs, [run.outputs for run in moved])
+        differences = worst(runs, [_run(part, run.case).outputs for run in runs])
+    quantized = False
+    for seed in range(_SHIFTS):
+        with ShiftedRounding(seed) as rounding:
+            shifted = [_run(part, run.case).outputs for run in runs]
+        if not rounding.quantizers:
+            break
+        quantized = True
+        found = worst(runs, shifted)
+        differences = {name: one.merge(found[name]) for name, one in differences.items()}
+    return OwnNoise(differences, quantized)
 
 
 def worst(runs: Sequence[Reference], results: Sequence[Arrays]) -> dict[str, Difference]:

@@ -7,6 +7,7 @@ from onnxopt.passes.quantization.dynamic import QuantizeDynamic
 from onnxopt.passes.quantization.int32_biases import QuantizeBiases
 from onnxopt.passes.quantization.mean_pools import PoolQuantizedMeans
 from onnxopt.passes.quantization.qdq import InsertQdq
+from onnxopt.passes.quantization.signed_weights import UseSignedWeights
 from onnxopt.passes.quantization.unsigned_activations import UseUnsignedActivations
 from onnxopt.passes.quantization.weight_only import QuantizeWeights
 
@@ -17,5 +18,6 @@ __all__ = [
     "QuantizeBiases",
     "QuantizeDynamic",
     "QuantizeWeights",
+    "UseSignedWeights",
     "UseUnsignedActivations",
 ]

@@ -7,7 +7,8 @@ x86 want uint8 activations and int8 weights. It turns int8 activations around by
 not those that several nodes read (a residual connection), and then the layers on both sides see
 mixed types and run in float32.
 
-Refused: integers that something else than DequantizeLinear reads. Left alone silently: quantized
+Refused: integers that something else than DequantizeLinear reads; with `avoid_saturation` those of
+layers that integer kernels could saturate. Left alone silently: quantized
 constants (weights stay int8), zero points that are computed or left out, integers that are a graph
 output. Subgraphs are rewritten too, functions are not.
 """
@@ -26,18 +27,26 @@ from onnxopt.core.names import Names
 from onnxopt.core.passes import Pass, PassResult, Refusal
 from onnxopt.core.walking import all_graphs
 from onnxopt.graph.values import constant
-from onnxopt.passes.cleanup.single_node import has_input
+from onnxopt.passes.cleanup.single_node import has_input, producer_of
+from onnxopt.passes.quantization.signed_weights import weight_can_saturate
 from onnxopt.passes.quantization.tensors import QuantizedTensors, drop_unused
 
 _RULE = "int8-to-uint8"
+_DEQUANTIZE = "DequantizeLinear"
 _OFFSET = 128
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UseUnsignedActivations(Pass):
-    """Quantizes activations to uint8 instead of int8, which ONNX Runtime's x86 kernels read."""
+    """Quantizes activations to uint8 instead of int8, which ONNX Runtime's x86 kernels read.
+
+    Attributes:
+        avoid_saturation: Leave activations of layers that could saturate on CPUs without VNNI.
+    """
 
     name: ClassVar[str] = "use-unsigned-activations"
+
+    avoid_saturation: bool = False
 
     def call(self, model: ir.Model) -> PassResult:
         """Changes types and zero points in place."""
@@ -49,9 +58,8 @@ class UseUnsignedActivations(Pass):
                 if not _is_signed_activation(node):
                     continue
                 integers = node.outputs[0]
-                others = [user for user in integers.consumers() if not _is_dequantize(user)]
-                if others:
-                    reason = f"{others[0].op_type} reads the integers"
+                reason = self._reason(integers)
+                if reason:
                     refusals.append(Refusal(_RULE, node.name or node.op_type, reason))
                     continue
                 for user in (node, *integers.consumers()):
@@ -66,6 +74,22 @@ class UseUnsignedActivations(Pass):
             drop_unused(model)
         return PassResult(model, rewrites, refusals)
 
+    def _reason(self, integers: ir.Value) -> str:
+        """Why integers cannot become unsigned, or ""."""
+        users = integers.consumers()
+        others = [user for user in users if not _is_dequantize(user)]
+        if others:
+            return f"{others[0].op_type} reads the integers"
+        if self.avoid_saturation:
+            for layer in (layer for user in users for layer in user.outputs[0].consumers()):
+                weight = producer_of(layer.inputs[1] if has_input(layer, 1) else None, _DEQUANTIZE)
+                if weight is not None and weight_can_saturate(weight):
+                    return (
+                        f"the weights of {layer.name or layer.op_type} could saturate the 8-bit "
+                        "kernels of this CPU"
+                    )
+        return ""
+
 
 def _is_signed_activation(node: ir.Node) -> bool:
     if node.op_type != "QuantizeLinear" or node.domain or node.outputs[0].is_graph_output():
@@ -74,7 +98,7 @@ def _is_signed_activation(node: ir.Node) -> bool:
 
 
 def _is_dequantize(node: ir.Node) -> bool:
-    return node.op_type == "DequantizeLinear" and not node.domain and _has_signed_zero_point(node)
+    return node.op_type == _DEQUANTIZE and not node.domain and _has_signed_zero_point(node)
 
 
 def _has_signed_zero_point(node: ir.Node) -> bool:

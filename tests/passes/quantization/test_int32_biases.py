@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 from helpers.rewriting import assert_refuses, assert_rewrites, parse_model
 
+from onnxopt.graph.inference import infer_model
 from onnxopt.passes.quantization.int32_biases import QuantizeBiases
 
 RNG = np.random.default_rng(0)
@@ -46,6 +48,21 @@ def gemm(options: str = "", w_shape: tuple[int, int] = (5, 4), axis: int = 1) ->
 FORM = ["DequantizeLinear", "DequantizeLinear", "DequantizeLinear"]
 
 
+def matmul(shape: str, b: np.ndarray = CONV["b"]) -> ir.Model:
+    """A MatMul with an Add, on inputs of `shape`."""
+    weights = {
+        **{name: CONV[name] for name in ("sx", "zx", "sw", "zw")},
+        **{"b": b, "w": RNG.integers(-127, 128, (5, 4)).astype(np.int8)},
+    }
+    model = parse_model(
+        f"""g (uint8[{shape}, 5] x) => (float[{shape}, 4] y) {{ d = DequantizeLinear(x, sx, zx)
+        k = DequantizeLinear <axis = 1> (w, sw, zw) m = MatMul(d, k) y = Add(b, m) }}""",
+        weights,
+    )
+    infer_model(model)
+    return model
+
+
 def stored_bias(model: ir.Model) -> ir.Value:
     (value,) = [v for v in model.graph.initializers.values() if v.dtype == ir.DataType.INT32]
     return value
@@ -72,6 +89,31 @@ def test_gemm_bias_is_quantized_when_weight_is_stored_either_way() -> None:
         assert_rewrites(
             QuantizeBiases(), model, expect=expect, rewrites=1, rtol=1e-5, atol=CONV_ATOL
         )
+
+
+@pytest.mark.parametrize("shape", ["N", "2, 3"])
+def test_bias_added_to_a_product_is_quantized_when_both_become_gemm(shape: str) -> None:
+    assert_rewrites(
+        QuantizeBiases(),
+        matmul(shape),
+        expect=[*FORM[:2], "MatMul", "DequantizeLinear", "Add"],
+        rewrites=1,
+        rtol=1e-5,
+        atol=CONV_ATOL,
+    )
+
+
+def test_bias_added_to_a_product_stays_when_no_gemm_is_made() -> None:
+    # ONNX Runtime computes such a MatMul on integers, and the Add in float.
+    assert not QuantizeBiases()(matmul("N, 3")).modified
+    whole_matrix = matmul("2, 3", np.ones((3, 4), np.float32))
+    assert not QuantizeBiases()(whole_matrix).modified
+
+
+def test_refuses_when_integer_kernels_could_saturate() -> None:
+    assert_refuses(QuantizeBiases(avoid_saturation=True), conv(), "could saturate")
+    small = (CONV["w"] // 2).astype(np.int8)
+    assert QuantizeBiases(avoid_saturation=True)(conv(w=small)).modified
 
 
 def test_per_tensor_weight_scale_serves_every_channel() -> None:

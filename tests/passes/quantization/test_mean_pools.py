@@ -76,9 +76,7 @@ def test_mean_in_a_subgraph_is_pooled() -> None:
         WEIGHTS | {"axes": np.array([2, 3], np.int64)},
     )
     infer_model(model)
-    assert_rewrites(
-        PoolQuantizedMeans(), model, expect=["If"], rewrites=1, rtol=0, atol=ONE_STEP
-    )
+    assert_rewrites(PoolQuantizedMeans(), model, expect=["If"], rewrites=1, rtol=0, atol=ONE_STEP)
 
 
 @pytest.mark.parametrize(

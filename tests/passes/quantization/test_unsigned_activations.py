@@ -77,6 +77,20 @@ def test_refuses_when_something_else_reads_the_integers() -> None:
     assert_refuses(UseUnsignedActivations(), model, "Cast reads the integers")
 
 
+@pytest.mark.parametrize("largest", [64, 127])
+def test_layer_that_could_saturate_keeps_its_activations_when_asked(largest: int) -> None:
+    model = parse_model(
+        """g (float[N, 4] x) => (float[N, 3] y) { q = QuantizeLinear(x, s, z)
+        d = DequantizeLinear(q, s, z) k = DequantizeLinear(w, s) y = MatMul(d, k) }""",
+        {**WEIGHTS, "w": np.full((4, 3), largest, np.int8)},
+    )
+    careful = UseUnsignedActivations(avoid_saturation=True)
+    if largest == 64:
+        assert_rewrites(careful, model, expect=None, rewrites=1, rtol=0, atol=0)
+    else:
+        assert_refuses(careful, model, "the weights of MatMul could saturate")
+
+
 def test_stays_when_integers_are_an_output_or_unsigned_already() -> None:
     output = model_of(
         "q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z)", "float[N, 4] y, int8[N, 4] q"
