@@ -53,6 +53,17 @@ def fast(target: Target | str = "cpu") -> list[AnyPass | Repeat]:
     ]
 
 
+def quantized(target: Target | str = "cpu") -> list[AnyPass | Repeat]:
+    """A quantized model as PyTorch computes it, for the integer kernels of ONNX Runtime.
+
+    Args:
+        target: Where it will run; weights with which its kernels would saturate become uint8.
+    """
+    tidying = (c.FoldConstants(), c.RemoveIdentities(), c.PushTransposes(), c.RemoveUnused())
+    kernels = _integer_kernels(as_target(target), avoid_saturation=True)
+    return [Repeat(tidying), *kernels, c.RemoveUnused()]
+
+
 def chosen_passes(
     passes: str | Sequence[AnyPass | Repeat] | None,
     opset: int | None,
@@ -127,10 +138,10 @@ def _with_tidying(*fusions: AnyPass) -> Repeat:
 
 def _finished(target: Target) -> tuple[AnyPass, ...]:
     residuals = (f.SumResiduals(),) if target.provider == "cpu" else ()
-    return (*residuals, *integer_kernels(target), c.SinkInitializers(), c.FlushDenormals())
+    return (*residuals, *_integer_kernels(target), c.SinkInitializers(), c.FlushDenormals())
 
 
-def integer_kernels(target: Target, *, avoid_saturation: bool = False) -> tuple[AnyPass, ...]:
+def _integer_kernels(target: Target, *, avoid_saturation: bool = False) -> tuple[AnyPass, ...]:
     """What ONNX Runtime's integer kernels for CPUs read; TensorRT wants none of it.
 
     Types come first: the pools leave a Squeeze between QuantizeLinear and DequantizeLinear.

@@ -13,7 +13,9 @@ from onnxopt.core.walking import all_bodies
 from onnxopt.export.parts import Part, Shape
 from onnxopt.export.references import OwnNoise, Reference, own_noise, worst
 from onnxopt.runtime.difference import Difference
+from onnxopt.runtime.integer_layers import IntegerLayers, read_integer_layers
 from onnxopt.runtime.library import CannotRunError
+from onnxopt.runtime.profiling import profile_model
 from onnxopt.runtime.session import ModelSource, Optimization, Session, open_session
 from onnxopt.runtime.tolerance import QUANTIZED_FLOOR, Tolerance, above_noise, floor
 
@@ -81,6 +83,15 @@ class Checker:
         if complaints:
             complaints, figures = self._judge(differences, self._measure_noise())
         return next(iter(complaints), ""), figures
+
+    def integer_layers(self, source: ModelSource) -> IntegerLayers:
+        """Which layers of a quantized model ONNX Runtime runs on integers."""
+        profile = profile_model(
+            lambda prefix: open_session(source, profile_prefix=prefix),
+            self.runs[0].feeds,
+            seconds=0,
+        )
+        return read_integer_layers(profile)
 
     def open(self, source: ModelSource) -> Session:
         """Opens a model; a large one without copies of its weights."""

@@ -13,6 +13,7 @@ from onnxopt.core.pipeline import Pipeline, count_nodes
 from onnxopt.export.checking import Checker, name_axes
 from onnxopt.export.exporters import Exporter, ExportFailedError, Job
 from onnxopt.export.parts import Part
+from onnxopt.export.quantized import fit_integer_kernels
 from onnxopt.export.references import Reference
 from onnxopt.presets import cleanup
 from onnxopt.runtime.benchmark import Ratio
@@ -35,6 +36,8 @@ class Candidate:
         seconds: How long the export took.
         nodes: Nodes as exported.
         speed: How many times as fast it is as the first candidate at parity, once optimized.
+        is_quantized: It computes on integers.
+        notes: What the user should know if it is kept.
     """
 
     exporter: str
@@ -44,6 +47,8 @@ class Candidate:
     seconds: float = 0.0
     nodes: int = 0
     speed: Ratio | None = None
+    is_quantized: bool = False
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The record of it, as plain data."""
@@ -91,6 +96,8 @@ def try_exporter(
     found.nodes = count_nodes(model)
     found.rejected = checker.complaint(model)
     if not found.rejected:
+        notes = fit_integer_kernels(model)
+        found.is_quantized, found.notes = notes is not None, notes or []
         name_axes(model, part)
         # A large one only once it is saved: ONNX Runtime's copy of the weights beside PyTorch's
         # would double the memory.

@@ -144,6 +144,7 @@ class _Run:
                 best = choose(candidates, runs)
             if best is not None:
                 file = f"{part.name}.onnx"
+                notes += [f"{file}: {note}" for note in best.notes]
                 return _Exported(file, checker, candidates, best, notes)
             fixable = [s for group in part.may_fix for s in group if s in part.symbols]
             if not fixable:
@@ -227,6 +228,9 @@ class _Run:
             )
         if not one.best.figures:
             one.best.figures = figures
+        layers = None
+        if one.best.is_quantized and not one.checker.large:
+            layers = one.checker.integer_layers(SavedFile(str(path)))
         return ExportedFile(
             file=one.file,
             exporter=one.best.exporter,
@@ -236,6 +240,7 @@ class _Run:
             parity=figures,
             candidates=[candidate.to_dict() for candidate in one.candidates],
             optimized=optimized,
+            layers=layers,
         )
 
 

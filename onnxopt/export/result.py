@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from onnxopt.runtime.integer_layers import IntegerLayers
+
 
 @dataclasses.dataclass(frozen=True)
 class ExportedFile:
@@ -19,6 +21,7 @@ class ExportedFile:
         parity: Figures of each output.
         candidates: What every exporter did, and why it was not kept.
         optimized: Report of the optimization, if that was asked for.
+        layers: Of a quantized model, which layers run on integers.
     """
 
     file: str
@@ -29,6 +32,7 @@ class ExportedFile:
     parity: dict[str, Any]
     candidates: list[dict[str, Any]]
     optimized: dict[str, Any] | None = None
+    layers: IntegerLayers | None = None
 
     @property
     def largest_error(self) -> float:
@@ -64,7 +68,10 @@ class ExportResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The record of the export, as plain data."""
-        return dataclasses.asdict(self) | {"seconds": round(self.seconds, 1)}
+        plain = dataclasses.asdict(self) | {"seconds": round(self.seconds, 1)}
+        for one, entry in zip(self.files, plain["files"], strict=True):
+            entry["layers"] = None if one.layers is None else one.layers.to_dict()
+        return plain
 
     def to_text(self, *, verbose: bool = False) -> str:
         """A few lines for people; with every input, output and shape if verbose."""
@@ -85,6 +92,8 @@ class ExportResult:
             if one.optimized is not None:
                 nodes = one.optimized["nodes"]
                 lines.append(f"    optimized: {nodes['before']} -> {nodes['after']} nodes")
+            if one.layers is not None:
+                lines.append(f"    {one.layers}")
             if verbose:
                 for kind, values in (("input", one.inputs), ("output", one.outputs)):
                     lines += [f"    {kind} {name}: {shape}" for name, shape in values.items()]

@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 # How far from the middle between two integers kernels disagree, in steps. An int32 bias, the
 # largest of these differences, is off by half of a step that is hundreds of times smaller.
 _SHARE = 0.01
-# Quantizers of activations, with one scale in all or one for each row: those of PT2E, of FakeQuantize
-# modules, of torch.ao's converted ones and of torchao. Scales of channels belong to weights, whose
-# integers are known.
+# Quantizers of activations, with one scale in all or one for each row: those of PT2E, of
+# FakeQuantize modules, of torch.ao's converted ones and of torchao. Scales of channels belong to
+# weights, whose integers are known.
 _QUANTIZERS = (
     *("quantize_per_tensor", "quantize_per_token", "quantize_affine"),
     *("fake_quantize_per_tensor", "_fake_quantize_per_tensor", "fake_quantize_affine"),

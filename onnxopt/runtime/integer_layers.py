@@ -19,7 +19,9 @@ _INTEGER = frozenset(
         *("QAttention", "QEmbedLayerNormalization"),
     }
 )
-_FLOAT = frozenset({"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
+_FLOAT = frozenset(
+    {"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
+)
 _NAMES_SHOWN = 3
 
 

@@ -60,7 +60,7 @@ class UseSignedWeights(Pass):
                 if integers is None or not _is_movable(weight, integers):
                     continue
                 is_signed = integers.dtype == np.int8
-                saturates = self.products_saturate and weight_can_saturate(weight)
+                saturates = self.products_saturate and _can_saturate_as_int8(weight, integers)
                 if saturates and not is_signed:
                     reason = "as int8 they could saturate the kernels of this CPU"
                     refusals.append(Refusal("to-int8", weight.name or "weights", reason))
@@ -124,17 +124,24 @@ def _is_movable(weight: ir.Node, integers: NDArray[Any]) -> bool:
 
 
 def weight_can_saturate(weight: ir.Node) -> bool:
-    """True if the integers of a DequantizeLinear, as int8, can saturate sums of two products.
+    """True if int8 weights can saturate sums of two products; uint8 ones never do.
 
-    Output channels are those of a Conv's kernel, or the columns of what a MatMul multiplies with.
+    Args:
+        weight: The DequantizeLinear of the weights.
     """
     integers = constant(weight.inputs[0])
-    if integers is None or integers.dtype not in _OTHER or integers.ndim < 2:
+    if integers is None or integers.dtype != np.int8:
+        return False
+    return _can_saturate_as_int8(weight, integers)
+
+
+def _can_saturate_as_int8(weight: ir.Node, integers: NDArray[Any]) -> bool:
+    if integers.ndim < 2:
         return False
     signed = integers if integers.dtype == np.int8 else _moved(integers, np.dtype(np.int8))
-    users = weight.outputs[0].consumers()
+    # Output channels are those of a Conv's kernel, or the columns of what a MatMul multiplies with.
     axes = {
         0 if user.op_type == "Conv" or int_attribute(user, "transB", 0) else integers.ndim - 1
-        for user in users
+        for user in weight.outputs[0].consumers()
     }
     return any(can_saturate(signed, axis) for axis in axes)

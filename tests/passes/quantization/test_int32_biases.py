@@ -113,7 +113,9 @@ def test_bias_added_to_a_product_stays_when_no_gemm_is_made() -> None:
 def test_refuses_when_integer_kernels_could_saturate() -> None:
     assert_refuses(QuantizeBiases(avoid_saturation=True), conv(), "could saturate")
     small = (CONV["w"] // 2).astype(np.int8)
-    assert QuantizeBiases(avoid_saturation=True)(conv(w=small)).modified
+    unsigned = (CONV["w"].astype(np.int16) + 128).astype(np.uint8)
+    for model in (conv(w=small), conv(w=unsigned, zw=np.full(4, 128, np.uint8))):
+        assert QuantizeBiases(avoid_saturation=True)(model).modified
 
 
 def test_per_tensor_weight_scale_serves_every_channel() -> None:
