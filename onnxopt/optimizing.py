@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 Guard = Literal["off", "parity", "full"]
 PathLike = str | os.PathLike[str]
 
+# A model that runs longer than this hangs, as far as anybody who waits can tell.
+PARITY_TIMEOUT = 600.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:
@@ -61,6 +64,7 @@ def optimize(
     target: Target | str | None = None,
     guard: Guard = "parity",
     guard_budget: float = 60.0,
+    parity_timeout: float = PARITY_TIMEOUT,
     external_data: bool | None = None,
     observers: Sequence[Observer] = (),
     isolated: bool = False,
@@ -87,6 +91,8 @@ def optimize(
             undone. "full" also times groups of passes and undoes what is slower. "off" does
             neither.
         guard_budget: Seconds that undoing and timing may take.
+        parity_timeout: Seconds after which an isolated parity check is stopped; the model then
+            counts as one that cannot be run.
         external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
         observers: Told before and after every pass.
         isolated: Run the parity check of files in a child process, so that a crash of ONNX Runtime
@@ -142,6 +148,7 @@ def optimize(
         external_data=external_data,
         observers=observers,
         isolated=isolated,
+        parity_timeout=parity_timeout,
     )
     with patient_garbage_collector():
         if guard == "off":
@@ -170,6 +177,7 @@ class _Run:
     external_data: bool | None
     observers: Sequence[Observer]
     isolated: bool
+    parity_timeout: float
 
     def plain(self, *, check: bool) -> Result:
         """All passes, then one parity run of the file that is about to be put in place."""
@@ -216,7 +224,9 @@ class _Run:
         source = original if isinstance(original, ir.Model) else Path(original)
         plan = plan_inputs(work, self.inputs)
         isolated = isolated and self.output is not None
-        return stack.enter_context(closing(Prover(source, plan, isolated=isolated)))
+        return stack.enter_context(
+            closing(Prover(source, plan, isolated=isolated, seconds=self.parity_timeout))
+        )
 
     def _start(self, *, check: bool) -> tuple[Report, PathLike | ir.Model, ir.Model]:
         """A report, the untouched original and a model to work on."""

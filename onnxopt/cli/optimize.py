@@ -68,6 +68,14 @@ if TYPE_CHECKING:
     help="How long the guard may search for what to undo, and with full check and time.",
 )
 @click.option(
+    "--parity-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Stop a parity run that takes longer, as of a loop that does not end.",
+)
+@click.option(
     "--bundle",
     type=click.Path(path_type=Path),
     metavar="DIR",
@@ -96,6 +104,7 @@ def command(
     target: str | None,
     guard: Literal["off", "parity", "full"],
     guard_budget: float,
+    parity_timeout: float,
     bundle: Path | None,
     quantize: Literal["int8"] | None,
     calibration: str | None,
@@ -120,6 +129,7 @@ def command(
         "target": target,
         "guard": guard,
         "guard_budget": guard_budget,
+        "parity_timeout": parity_timeout,
         "external_data": external_data,
         "isolated": True,
         "quantize": quantize,

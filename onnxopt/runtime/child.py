@@ -29,7 +29,7 @@ T = TypeVar("T")
 # The child finds modules where this process does, whatever the folder it starts in.
 _MAIN = (
     "import sys; sys.path[:] = {path!r}; "
-    "from onnxopt.runtime.child import serve; serve({preload!r})"
+    "from onnxopt.runtime.child import serve; serve({preload!r}, {memory!r})"
 )
 
 
@@ -51,14 +51,27 @@ class Child:
     Args:
         preload: Modules that it imports at once, while nothing is asked of it yet.
         seconds: It is stopped if a call takes longer.
+        memory: Bytes that it may allocate, files that it maps left out; what it asks for beyond
+            fails there. Without effect where the system has no such limit.
     """
 
-    def __init__(self, preload: tuple[str, ...] = (), *, seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        preload: tuple[str, ...] = (),
+        *,
+        seconds: float | None = None,
+        memory: int | None = None,
+    ) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in close)
         self._seconds = seconds
         self._expired = False
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _MAIN.format(path=sys.path, preload=preload)],
+            [
+                sys.executable,
+                "-P",
+                "-c",
+                _MAIN.format(path=sys.path, preload=preload, memory=memory),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -128,8 +141,12 @@ class Child:
         return ChildEndedError(f"ended with exit code {code}{said}", crashed=False)
 
 
-def serve(preload: tuple[str, ...]) -> None:
+def serve(preload: tuple[str, ...], memory: int | None) -> None:
     """The child's side: answers requests until its input ends."""
+    if memory is not None and sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     # An interrupt reaches the whole process group: the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from contextlib import closing
@@ -32,6 +33,7 @@ class Prover:
         isolated: Run files in a child process, so that a crash of ONNX Runtime is a finding. It
             starts at once, since it takes a second to import what it needs.
         check: How a saved file is compared, in the child.
+        seconds: A check in the child that takes longer is stopped.
     """
 
     def __init__(
@@ -41,13 +43,15 @@ class Prover:
         *,
         isolated: bool = False,
         check: Check | None = None,
+        seconds: float | None = None,
     ) -> None:
         self._original = original
         self._plan = plan
         self._check: Check = check or verify_saved
+        self._seconds = seconds
         self._child: Child | None = None
         if isolated and isinstance(original, Path) and _can_travel(plan):
-            self._child = _start()
+            self._child = self._start()
 
     def close(self) -> None:
         """Ends the other process."""
@@ -77,16 +81,23 @@ class Prover:
                 raise
             # Whatever comes next finds a process that lives.
             self._child.close()
-            self._child = _start()
+            self._child = self._start()
             again = self._crash_of_original()
             if again:
                 return ParityResult("not-run", (f"ONNX Runtime {again} on the original",))
             raise CrashedError(f"ONNX Runtime {error} on the optimized model") from error
 
+    def _start(self) -> Child:
+        return Child(
+            preload=(verify_saved.__module__, "onnxruntime"),
+            seconds=self._seconds,
+            memory=_all_memory(),
+        )
+
     def _crash_of_original(self) -> str:
         """How the original ends the process that runs it; empty if it does not."""
         assert isinstance(self._original, Path)
-        with closing(_start()) as child:
+        with closing(self._start()) as child:
             try:
                 child.call(self._check, self._original, self._original, self._plan)
             except ChildEndedError as error:
@@ -94,8 +105,11 @@ class Prover:
         return ""
 
 
-def _start() -> Child:
-    return Child(preload=(verify_saved.__module__, "onnxruntime"))
+def _all_memory() -> int | None:
+    """What this machine has; more would only make it swap."""
+    if not hasattr(os, "sysconf"):
+        return None
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _can_travel(plan: Any) -> bool:

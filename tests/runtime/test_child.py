@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from contextlib import closing
 
@@ -45,6 +46,13 @@ def test_exit_is_no_crash_when_the_child_leaves_by_itself() -> None:
     with closing(Child()) as child, pytest.raises(ChildEndedError, match="exit code 5") as raised:
         child.call(os._exit, 5)
     assert not raised.value.crashed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no such limit elsewhere")
+def test_allocation_fails_when_it_is_beyond_the_limit() -> None:
+    limited = Child(memory=1 << 30)
+    with closing(limited), pytest.raises(MemoryError):
+        limited.call(bytes, 2 << 30)
 
 
 def test_child_is_stopped_when_it_takes_too_long() -> None:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 import numpy as np
 import onnx_ir as ir
 import pytest
-from helpers.crashing import crash, crash_on_b
+from helpers.crashing import crash, crash_on_b, hang
 from helpers.rewriting import parse_model
 
 from onnxopt.graph.loading import load_model
@@ -54,6 +54,16 @@ def test_parity_is_not_run_when_the_original_crashes_too(files: tuple[Path, Path
         result = prover.prove(changed)
     assert result.status == "not-run"
     assert "crashed (SIGABRT) on the original" in result.reasons[0]
+
+
+def test_parity_is_not_run_when_the_original_hangs(files: tuple[Path, Path]) -> None:
+    original, changed = files
+    plan = plan_inputs(load_model(original))
+    hanging = Prover(original, plan, isolated=True, check=hang, seconds=0.5)
+    with closing(hanging) as prover:
+        result = prover.prove(changed)
+    assert result.status == "not-run"
+    assert "took more than 0.5 s and was stopped on the original" in result.reasons[0]
 
 
 def test_check_stays_in_this_process_when_inputs_cannot_travel(files: tuple[Path, Path]) -> None:
