@@ -174,9 +174,10 @@ def _call(
         ran = list(dict.fromkeys(record.name for record in records))
         message = str(error).splitlines()[0] if str(error) else "no message"
         reason = f"{type(error).__name__}: {message}"
+        # Rules share a run: the one that was tried last is the one that raised.
+        where = f"pass {', '.join(names)}" if gate.attempting is None else Place(*gate.attempting)
         raise PassFailedError(
-            f"pass {', '.join(names)} failed: {reason}"
-            f" (ran before it: {', '.join(ran) or 'nothing'})",
+            f"{where} failed: {reason} (ran before it: {', '.join(ran) or 'nothing'})",
             names,
             reason,
         ) from error

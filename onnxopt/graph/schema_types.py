@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from onnx.checker import ValidationError
 from onnx.shape_inference import InferenceError, infer_node_outputs
 
 from onnxopt.graph.facts import Fact, from_type_proto, type_proto
@@ -159,6 +160,8 @@ class SchemaTypes:
                 break
             except InferenceError:
                 continue
+            except ValidationError:
+                break  # attributes or arguments that the operator does not have
         raw = [
             from_type_proto(outputs[f"o{i}"])
             if f"o{i}" in outputs

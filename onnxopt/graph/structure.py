@@ -13,14 +13,14 @@ and types that onnx_ir has no class for (maps, opaque types) are left out.
 from __future__ import annotations
 
 import dataclasses
-import graphlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from onnxopt.core.errors import InvalidModelError
+from onnxopt.graph.function_calls import check_calls
 from onnxopt.graph.sparse import make_attribute_dense, make_initializers_dense
 from onnxopt.graph.tensor_data import check_tensor, is_external
-from onnxopt.graph.topology import describe, sort_nodes, subgraphs
+from onnxopt.graph.topology import describe, sort_nodes
 from onnxopt.graph.unsupported_types import clear_unsupported_types
 
 if TYPE_CHECKING:
@@ -90,8 +90,12 @@ def check_structure(model: ModelProto, cuts: Mapping[int, int] | None = None) ->
             raise InvalidModelError(f"function {function.domain}::{function.name} is defined twice")
         names.add(name)
         checker.function(function)
-    _check_calls(model.functions)
+    check_calls(model)
     return checker.findings
+
+
+# The graphs of control flow.
+_BODIES = {"If": ("then_branch", "else_branch"), "Loop": ("body",), "Scan": ("body",)}
 
 
 class _Checker:
@@ -204,6 +208,8 @@ class _Checker:
             for attribute in node.attribute:
                 for subgraph in self._attribute(attribute, node):
                     yield subgraph, scope
+            if op_type in _BODIES and domain in ("", "ai.onnx"):
+                _require_bodies(node, scope.where)
             for name in node.output:
                 if name:
                     _define(scope, name, node)
@@ -285,28 +291,17 @@ def _resolve(name: str, scope: Scope | None) -> bool:
     return False
 
 
+def _require_bodies(node: NodeProto, where: str) -> None:
+    """Control flow without its graphs is nothing that any pass could look at."""
+    for name in _BODIES[node.op_type]:
+        if not any(a.name == name and a.HasField("g") for a in node.attribute):
+            raise InvalidModelError(
+                f"node {describe(node)} of {where} has no graph for its attribute {name}"
+            )
+
+
 def _outputs(nodes: Sequence[NodeProto]) -> set[str]:
     return {name for node in nodes for name in node.output if name}
-
-
-def _check_calls(functions: Sequence[FunctionProto]) -> None:
-    """A function that calls itself, directly or not, could never be inlined."""
-    names = {(function.domain, function.name, function.overload) for function in functions}
-    calls: dict[tuple[str, str, str], set[tuple[str, str, str]]] = {}
-    for function in functions:
-        called = calls[function.domain, function.name, function.overload] = set()
-        pending = list(function.node)
-        while pending:
-            node = pending.pop()
-            called.add((node.domain, node.op_type, node.overload))
-            for graph in subgraphs(node):
-                pending += graph.node
-        called &= names
-    try:
-        graphlib.TopologicalSorter(calls).prepare()
-    except graphlib.CycleError as error:
-        cycle = " -> ".join(f"{domain}::{name}" for domain, name, _ in error.args[1])
-        raise InvalidModelError(f"functions call each other without end: {cycle}") from error
 
 
 def _attribute_of(attribute: AttributeProto, owner: NodeProto | str) -> str:

@@ -63,12 +63,13 @@ class MergeTransposes(RewritePass):
 
 
 def permutation(node: ir.Node) -> tuple[int, ...] | None:
-    """The permutation of a Transpose; reversed axes if it has none; None without a rank."""
-    perm = ints_attribute(node, "perm")
-    if perm is not None:
-        return perm
-    size = rank(node.inputs[0])
-    return None if size is None else tuple(reversed(range(size)))
+    """The permutation of a Transpose; reversed axes if it has none; None if nobody knows it."""
+    perm, size = ints_attribute(node, "perm"), rank(node.inputs[0])
+    if perm is None:
+        return None if size is None else tuple(reversed(range(size)))
+    # No runtime takes one that repeats an axis, or is of another rank.
+    valid = sorted(perm) == list(range(len(perm))) and size in (None, len(perm))
+    return perm if valid else None
 
 
 class _Pair(NodeRule):

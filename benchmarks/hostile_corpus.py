@@ -1,0 +1,74 @@
+"""Every model of the hostile corpus through the whole command, with its time and memory.
+
+    python benchmarks/hostile_corpus.py [NAME ...]
+
+A model that is accepted is run in ONNX Runtime as well; `--parity-timeout 1` stops loops that do not
+end. The limits are 2 seconds more than the command takes on a model of one node, and 1 GB for the
+command and its child together.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from helpers.broken_models import make_model
+from helpers.hostile import CASES
+
+_SECONDS = 2.0
+_BYTES = 1 << 30
+
+
+def run(model: Path) -> tuple[int, float, int, str]:
+    """Exit code, seconds, peak bytes of the process tree, last line of stderr."""
+    command = [sys.executable, "-m", "onnxopt", "optimize", str(model), "-q"]
+    command += ["-o", str(model.parent.parent / "out.onnx"), "--parity-timeout", "1"]
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    tree, peak = psutil.Process(process.pid), 0
+    while process.poll() is None:
+        try:
+            family = [tree, *tree.children(recursive=True)]
+            peak = max(peak, sum(one.memory_info().rss for one in family))
+        except psutil.NoSuchProcess:
+            pass
+        time.sleep(0.01)
+    seconds = time.perf_counter() - start
+    assert process.stderr is not None
+    lines = process.stderr.read().splitlines()
+    return process.returncode, seconds, peak, " | ".join(lines)
+
+
+def main(names: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        plain = Path(scratch) / "in" / "model.onnx"
+        plain.parent.mkdir()
+        plain.write_bytes(make_model().SerializeToString())
+        base = min(run(plain)[1] for _ in range(3))
+    print(f"a model of three nodes takes {base:.2f} s\n")
+    over = []
+    for name in names or CASES:
+        with tempfile.TemporaryDirectory() as scratch:
+            model = CASES[name](Path(scratch) / "in")
+            before = set(os.listdir(scratch))
+            code, seconds, peak, said = run(model)
+            left = set(os.listdir(scratch)) - before - {"out.onnx"}
+        fine = seconds < base + _SECONDS and peak < _BYTES and code in (0, 2) and not left
+        over += [] if fine else [name]
+        said = said.replace(scratch, "...")[:110]
+        print(f"{name:40} exit {code}  {seconds:5.2f} s  {peak >> 20:5} MB  {said}", flush=True)
+    print(
+        f"\n{len(names or CASES)} models, {len(over)} beyond the limits: {', '.join(over) or '-'}"
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
