@@ -2,9 +2,9 @@
 
     python benchmarks/hostile_corpus.py [NAME ...]
 
-A model that is accepted is run in ONNX Runtime as well; `--parity-timeout 1` stops loops that do not
-end. The limits are 2 seconds more than the command takes on a model of one node, and 1 GB for the
-command and its child together.
+A model that is accepted is run in ONNX Runtime as well; `--parity-timeout 1` stops loops that do
+not end. The limits are 2 seconds more than the command takes on a model of three nodes, and 1 GB
+for the command and its child together.
 """
 
 from __future__ import annotations
