@@ -9,7 +9,6 @@ for the command and its child together.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -58,9 +57,8 @@ def main(names: list[str]) -> None:
     for name in names or CASES:
         with tempfile.TemporaryDirectory() as scratch:
             model = CASES[name](Path(scratch) / "in")
-            before = set(os.listdir(scratch))
             code, seconds, peak, said = run(model)
-            left = set(os.listdir(scratch)) - before - {"out.onnx"}
+            left = {path.name for path in Path(scratch).iterdir()} - {"in", "out.onnx"}
         fine = seconds < base + _SECONDS and peak < _BYTES and code in (0, 2) and not left
         over += [] if fine else [name]
         said = said.replace(scratch, "...")[:110]
