@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 # Input sets kept apart to measure with.
 _HELD_OUT = 16
+# What one run over all of them may take of the budget, and how many are measured on in any case.
+_SHARE, _FEWEST = 0.02, 4
 # About how long one timing may take.
 _TIMING_SECONDS = 8.0
 _INTEGER_OPS = frozenset(
@@ -229,6 +231,12 @@ class _Job:
                     f"the float model does not run on the data: {error.reason}"
                 ) from error
             self._reference = reference
+            affordable = int(len(reference.sets) * options.budget * _SHARE / reference.seconds)
+            if affordable < len(reference.sets):
+                reference.keep(max(affordable, _FEWEST))
+                report.notes.append(
+                    f"runs take long: the error was measured on {len(reference.sets)} samples"
+                )
             report.measured = len(reference.sets)
             timer = functools.partial(self._ratio, self._prepared.best)
             search = Search(self._model, options, table, reference, timer, self._exclude)

@@ -118,7 +118,12 @@ class Search:
     def run(self, forms: Sequence[Form]) -> Tried | None:
         """The form to use; None if float is best."""
         best: dict[str, Tried] = {}
+        start = time.perf_counter()
+        half = start + (self._end - start) / 2
         for form in forms:
+            if form.kind in best and time.perf_counter() > half:
+                self.out_of_time = True
+                continue
             one = self._try(form)
             if one is None:
                 continue

@@ -44,6 +44,7 @@ class Reference:
 
     Attributes:
         sets: The inputs that it ran on.
+        seconds: How long that took.
 
     Raises:
         CannotRunError: It does not run.
@@ -57,6 +58,12 @@ class Reference:
         trials = run_plan(session, sets) if isinstance(sets, InputPlan) else run_sets(session, sets)
         self.sets = trials.sets
         self._outputs = trials.outputs
+        self.seconds = trials.seconds
+
+    def keep(self, count: int) -> None:
+        """Forgets all but the first inputs."""
+        self.seconds *= min(count, len(self.sets)) / max(len(self.sets), 1)
+        self.sets, self._outputs = self.sets[:count], self._outputs[:count]
 
     @property
     def feeds(self) -> Feeds:
