@@ -27,6 +27,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -50,18 +51,22 @@ _LEAST_GAIN, _LARGEST_ERROR = 1.05, 0.05
 _RUNNABLE_OPSET = 13
 
 
-def feeds_of(folder: Path, samples: int) -> dict[Path, list[dict[str, Any]]]:
-    """Real inputs by model file."""
-    script = folder / "evalkit.py"
-    if not script.exists():
-        return {}
-    spec = importlib.util.spec_from_file_location("evalkit", script)
+def load_kit(folder: Path) -> ModuleType:
+    """FOLDER/evalkit.py as a module."""
+    spec = importlib.util.spec_from_file_location("evalkit", folder / "evalkit.py")
     assert spec is not None
     assert spec.loader is not None
     kit = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(kit)
+    return kit
+
+
+def feeds_of(folder: Path, samples: int) -> dict[Path, list[dict[str, Any]]]:
+    """Real inputs by model file."""
+    if not (folder / "evalkit.py").exists():
+        return {}
     found: dict[Path, list[dict[str, Any]]] = {}
-    for path, feeds, _ in kit.FEED_TASKS.values():
+    for path, feeds, _ in load_kit(folder).FEED_TASKS.values():
         if (folder / path).exists():
             drawn = itertools.islice(feeds(samples), samples)
             found[folder / path] = [feed for feed, _ in drawn]
