@@ -3,9 +3,9 @@
     python benchmarks/int8_accuracy.py FOLDER [--tasks NAME ...] [--samples 100] [--force]
 
 FOLDER/evalkit.py has FEED_TASKS: task -> (model file, feeds, score). Every fourth sample calibrates
-(at most 64), all of them are scored, by the float and by the quantized model; `same` is the share of
-samples on which both have the largest entry of the first output at the same place. With --force the
-static form is scored also where auto would write the float model.
+(at most 64), all of them are scored, by the float and by the quantized model; `same` is the share
+of samples on which both have the largest entry of the first output at the same place. With --force
+the static form is scored also where auto would write the float model.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
 
 Attributes that became inputs (axes of Squeeze and the Reduce operators, ...) move, operators that
 were renamed or split are rewritten, and those that left the standard with opset 10 are what they
-stand for (see `removed_operators`). The conversion is onnxscript's where it covers the step and
+stand for (see `removed_operators`); so does broadcasting of opset 6 and older (see
+`old_broadcasts`). The conversion is onnxscript's where it covers the step and
 onnx's own version converter elsewhere; weights are not copied. Functions of the model are inlined
 first.
 
@@ -25,6 +26,7 @@ from onnxscript.version_converter import ConvertVersionPass
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.core.passes import Pass, PassResult
 from onnxopt.graph.known_operators import newest_opset
+from onnxopt.passes.cleanup.old_broadcasts import align_old_broadcasts
 from onnxopt.passes.cleanup.removed_operators import replace_removed_operators
 
 _REMOVING_OPSET = 10
@@ -58,6 +60,7 @@ class ConvertOpset(Pass):
             raise InvalidInputError(
                 f"--opset {self.version}: the installed onnx knows opsets up to {newest}"
             )
+        align_old_broadcasts(model)
         if self.version >= _REMOVING_OPSET:
             replace_removed_operators(model)
         logger = logging.getLogger("onnxscript.version_converter")

@@ -239,7 +239,8 @@ class _Run:
             )
             inputs[index] = stored
             found += [scale, zero]
-        self._replace(graph, node, "DynamicQuantizeLSTM", [*inputs, *found], node.attributes)
+        attributes = {name: a for name, a in node.attributes.items() if name != "layout"}
+        self._replace(graph, node, "DynamicQuantizeLSTM", [*inputs, *found], attributes)
 
     def _gather(self, graph: ir.Graph, node: ir.Node) -> None:
         table = node.inputs[0]

@@ -92,3 +92,20 @@ def test_operators_that_left_the_standard_are_rewritten(operator: str, opset: in
         ConvertOpset(version=13)(model)
         feeds = random_feeds(original, {"N": 2}) | {"c": np.array(True)}
         np.testing.assert_allclose(run(model, feeds)[0], run(original, feeds)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(1, (3,)), (1, (3, 4)), (2, (4,)), (3, (5,))])
+def test_broadcasts_of_opset_6_keep_their_axis(axis: int, shape: tuple[int, ...]) -> None:
+    bias = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    model = parse_model(
+        "g (float[2, 3, 4, 5] x) => (float[2, 3, 4, 5] y) "
+        f"{{ r = Relu(x) y = Add<broadcast = 1, axis = {axis}>(r, b) }}",
+        {"b": bias},
+        opset=6,
+        ir_version=3,
+    )
+    feeds = random_feeds(model, {})
+    ConvertOpset(version=13)(model)
+    aligned = bias.reshape(*shape, *[1] * (4 - axis - len(shape)))
+    expected = np.maximum(feeds["x"], 0) + aligned
+    np.testing.assert_allclose(run(model, feeds)[0], expected, rtol=1e-6)

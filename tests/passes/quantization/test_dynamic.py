@@ -129,7 +129,7 @@ def test_lstm(direction: str) -> None:
     d = 2 if direction == "bidirectional" else 1
     model = build(
         f"""g (float[5, 2, 32] x, WEIGHTS) => (float[5, {d}, 2, 48] y, float[{d}, 2, 48] h)
-        {{ y, h = LSTM<hidden_size=48, direction="{direction}">(x, w, r, b) }}""",
+        {{ y, h = LSTM<hidden_size=48, layout=0, direction="{direction}">(x, w, r, b) }}""",
         w=(d, 192, 32),
         r=(d, 192, 48),
         b=(d, 384),
