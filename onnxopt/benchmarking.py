@@ -25,6 +25,7 @@ def benchmark(
     threads: int | None = None,
     optimization: Optimization = "all",
     disabled_optimizers: Sequence[str] = (),
+    saved_options: bool = False,
     seconds: float = 5.0,
     sessions: int = 5,
     profile: bool = False,
@@ -42,6 +43,7 @@ def benchmark(
         threads: Threads inside an operator; ONNX Runtime's choice by default.
         optimization: How far ONNX Runtime rewrites the graphs on load.
         disabled_optimizers: Names of ONNX Runtime's optimizers to leave out.
+        saved_options: Load every model with the two that `optimize` with guard "full" saved in it.
         seconds: How long to measure all of them together, loading left out; up to four times as
             long while an interval is wider than 3 % to each side.
         sessions: Sessions of each model; large and slow models get fewer.
@@ -66,6 +68,7 @@ def benchmark(
         threads=threads,
         optimization=optimization,
         disabled_optimizers=tuple(disabled_optimizers),
+        saved_options=saved_options,
         seconds=seconds,
         sessions=sessions,
         profile=profile,

@@ -49,6 +49,12 @@ if TYPE_CHECKING:
     help="Leave out one of ONNX Runtime's optimizers. Repeatable.",
 )
 @click.option(
+    "--saved-options",
+    is_flag=True,
+    help="Load every model with the level and without the optimizers that `optimize --guard full` "
+    "saved in it.",
+)
+@click.option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),
     default=5.0,
@@ -84,6 +90,7 @@ def command(
     inputs: str | None,
     optimization: Literal["all", "extended", "basic", "disabled"],
     disabled: tuple[str, ...],
+    saved_options: bool,
     seconds: float,
     sessions: int,
     load: bool,
@@ -114,6 +121,7 @@ def command(
         threads=threads,
         optimization=optimization,
         disabled_optimizers=disabled,
+        saved_options=saved_options,
         seconds=seconds,
         sessions=sessions,
         profile=profile,

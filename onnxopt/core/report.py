@@ -73,6 +73,7 @@ class Report:
         target: What the model was optimized for, in words.
         parity: What the parity run found; None if it was off.
         guard: What the guard undid, and its cost; None if it was off.
+        session: Session options to load the result with, as measured; None if not measured.
         placement: Nodes by device and copies between devices; None unless counted on CUDA.
         quantization: What quantizing did; None if it was not asked for.
         notes: Sentences that the user should read (operators left alone, what was not run).
@@ -87,6 +88,7 @@ class Report:
     target: str = ""
     parity: dict[str, Any] | None = None
     guard: GuardRecord | None = None
+    session: dict[str, Any] | None = None
     placement: dict[str, Any] | None = None
     quantization: Part | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
@@ -149,6 +151,7 @@ class Report:
             "target": self.target,
             "parity": self.parity,
             "guard": None if self.guard is None else self.guard.to_dict(),
+            "session": self.session,
             "placement": self.placement,
             "quantization": None if self.quantization is None else self.quantization.to_dict(),
             "notes": list(self.notes),
@@ -175,6 +178,8 @@ class Report:
             lines += ["", str(self.parity["summary"])]
         if self.guard is not None:
             lines += self.guard.lines()
+        if self.session is not None:
+            lines.append(f"session options: {self.session['summary']}")
         lines += [f"note: {note}" for note in self.notes]
         if self.seconds:
             phases = ", ".join(f"{phase} {value:.2f} s" for phase, value in self.seconds.items())

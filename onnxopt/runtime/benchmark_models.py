@@ -25,8 +25,10 @@ from onnxopt.runtime.load_cost import measure_load
 from onnxopt.runtime.profiling import profile_model
 from onnxopt.runtime.providers import check_provider, find_providers
 from onnxopt.runtime.ratio import ratio_between
+from onnxopt.runtime.saved_options import in_words, saved_options
 from onnxopt.runtime.session import Feeds, Session, open_session
 from onnxopt.runtime.session_count import affordable_sessions
+from onnxopt.runtime.session_settings import SessionSettings
 
 # On a busy machine rounds go on for up to so many times as long.
 _LONGEST = 4.0
@@ -67,12 +69,20 @@ class Bench:
         self.providers = find_providers(settings.provider)
         self.names = model_names(models)
         self.notes: list[str] = []
+        self.options = [
+            SessionSettings(
+                optimization=settings.optimization,
+                disabled_optimizers=settings.disabled_optimizers,
+            )
+        ] * len(models)
 
     def run(
         self, inputs: Any, batch: int | None, input_shapes: Mapping[str, Sequence[int]] | None
     ) -> BenchmarkResult:
         """Measures everything."""
         graphs = [m if isinstance(m, ir.Model) else load_model(m) for m in self.models]
+        if self.settings.saved_options:
+            self.options = [self.saved(index, graph) for index, graph in enumerate(graphs)]
         plan = plan_bench_inputs(graphs[0], inputs, batch=batch, input_shapes=input_shapes)
         if len(plan.data) > 1:
             self.notes.append(f"timed on the first of {len(plan.data)} input sets")
@@ -98,15 +108,24 @@ class Bench:
         }
         return BenchmarkResult(tuple(found), one.description, described, tuple(self.notes))
 
+    def saved(self, index: int, graph: ir.Model) -> SessionSettings:
+        """The options that a model names itself, or those of the benchmark."""
+        found = saved_options(graph)
+        if found is None:
+            self.notes.append(f"{self.names[index]} has no session options of its own")
+            return self.options[index]
+        self.notes.append(f"{self.names[index]}: {in_words(found)}")
+        return found
+
     def open(self, index: int, profile_prefix: str | None = None) -> Session:
         """A new session of a model."""
         try:
             session = open_session(
                 as_source(self.models[index]),
-                optimization=self.settings.optimization,
+                optimization=self.options[index].optimization,
                 threads=self.settings.threads,
                 providers=self.providers,
-                disabled_optimizers=self.settings.disabled_optimizers,
+                disabled_optimizers=self.options[index].disabled_optimizers,
                 config=_CONFIG,
                 profile_prefix=profile_prefix,
             )
@@ -192,8 +211,8 @@ class Bench:
                 feeds,
                 providers=self.providers,
                 threads=settings.threads,
-                optimization=settings.optimization,
-                disabled_optimizers=settings.disabled_optimizers,
+                optimization=self.options[index].optimization,
+                disabled_optimizers=self.options[index].disabled_optimizers,
             )
         return ModelBenchmark(
             self.names[index],

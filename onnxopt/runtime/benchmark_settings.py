@@ -18,6 +18,7 @@ class BenchmarkSettings:
         threads: Threads inside an operator; ONNX Runtime's choice by default.
         optimization: How far ONNX Runtime rewrites the graphs.
         disabled_optimizers: Its optimizers to leave out.
+        saved_options: Where a model names the two in its metadata, it is loaded with those.
         seconds: How long the interleaved rounds go on.
         sessions: Sessions of each model; fewer are opened for large and slow models.
         profile: Record the time of every node as well.
@@ -28,6 +29,7 @@ class BenchmarkSettings:
     threads: int | None = None
     optimization: Optimization = "all"
     disabled_optimizers: tuple[str, ...] = ()
+    saved_options: bool = False
     seconds: float = 5.0
     sessions: int = SESSIONS
     profile: bool = False

@@ -11,15 +11,19 @@ import onnx_ir as ir
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.core.pipeline import AnyPass, Observer, Repeat
 from onnxopt.core.report import Report
+from onnxopt.core.timing import timed
 from onnxopt.runtime.benchmark import Ratio
 from onnxopt.runtime.budget import Budget
 from onnxopt.runtime.guard import Guard, GuardMode
 from onnxopt.runtime.inputs import InputSet, plan_inputs
 from onnxopt.runtime.library import CannotRunError
+from onnxopt.runtime.load_rewrites import search_load_options
 from onnxopt.runtime.parity import ParityCheck
 from onnxopt.runtime.placement import find_placement
 from onnxopt.runtime.providers import find_providers
+from onnxopt.runtime.saved_options import in_words, save_options
 from onnxopt.runtime.session import Feeds, ModelSource
+from onnxopt.runtime.session_settings import SessionSettings
 from onnxopt.runtime.speed import Measure, measure_speed
 from onnxopt.targets import Target
 
@@ -71,6 +75,8 @@ def run_guarded(
     report.seconds |= outcome.seconds
     if parity.status == "not-run":
         return None
+    if mode == "full" and parity.status == "passed":
+        _search_session(model, parity.feeds, target, budget - outcome.guard.seconds, report)
     if target.provider == "cuda":
         report.placement, note = _placement(model, parity.feeds)
         report.notes.append(note)
@@ -92,6 +98,34 @@ def _measure_on(target: Target, notes: list[str]) -> Measure:
 
     time_pair = functools.partial(measure_speed, threads=target.threads)
     return measure
+
+
+def _search_session(
+    model: ir.Model, feeds: Feeds, target: Target, seconds: float, report: Report
+) -> None:
+    """Fills `report.session`, and saves options in the model that are proven faster."""
+    base = SessionSettings(provider=target.provider, threads=target.threads)
+    try:
+        find_providers(target.provider)
+        with timed(report.seconds, "session options"):
+            found = search_load_options(model, feeds, base, max(seconds, 0.0))
+    except (InvalidInputError, CannotRunError) as error:
+        report.notes.append(f"session options were not measured: {error}")
+        return
+    report.notes += found.notes
+    if found.gain is not None:
+        save_options(model, found.settings, found.gain.to_dict())
+    elif not found.attempts:
+        return
+    report.session = {
+        **{
+            name: found.settings.to_dict()[name] for name in ("optimization", "disabled_optimizers")
+        },
+        **found.to_dict(),
+        "summary": f"{in_words(found.settings)}: {found.gain} of the defaults"
+        if found.gain is not None
+        else f"ONNX Runtime's defaults ({len(found.attempts)} others were not proven faster)",
+    }
 
 
 def _placement(model: ir.Model, feeds: Feeds) -> tuple[dict[str, Any] | None, str]:

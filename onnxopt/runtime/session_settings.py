@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import onnx_ir as ir
+
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.runtime.providers import PROVIDERS
 from onnxopt.runtime.session import Optimization, Session, open_session
@@ -42,12 +44,19 @@ class SessionSettings:
     config: Mapping[str, str] = dataclasses.field(default_factory=dict)
     provider_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-    def open(self, model: Path, *, provider: str | None = None) -> Session:
+    def open(
+        self,
+        model: Path | ir.Model,
+        *,
+        provider: str | None = None,
+        optimized_path: Path | None = None,
+    ) -> Session:
         """Opens a model.
 
         Args:
-            model: Its file.
+            model: Its file, or the model in memory.
             provider: Another provider than the one of the settings; its options are then left out.
+            optimized_path: Write the graph there as ONNX Runtime has rewritten it.
 
         Raises:
             CannotRunError: ONNX Runtime refuses it.
@@ -65,6 +74,7 @@ class SessionSettings:
             spinning=self.spinning,
             arena=self.arena,
             config=self.config,
+            optimized_path=optimized_path,
         )
 
     def to_dict(self) -> dict[str, Any]:

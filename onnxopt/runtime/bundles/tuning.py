@@ -9,10 +9,14 @@ defaults stay. Options that change results (precision, flushing of denormals) ar
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from time import perf_counter
 from typing import Any
+
+import onnx_ir as ir
 
 from onnxopt.runtime.benchmark import paired_ratio
 from onnxopt.runtime.binding import run_call
@@ -68,20 +72,33 @@ class Tuning:
 
 
 def tune_session(
-    model: Path, feeds: Feeds, base: SessionSettings, *, timer: Timer | None = None
+    model: Path | ir.Model,
+    feeds: Feeds,
+    base: SessionSettings,
+    *,
+    timer: Timer | None = None,
+    changes: Iterable[Mapping[str, Any]] | None = None,
+    limit: float = math.inf,
 ) -> Tuning:
     """Searches for faster settings of a model.
 
     Args:
-        model: Its file.
+        model: Its file, or the model in memory.
         feeds: What it is timed on.
         base: The settings to start with; threads that are given stay.
         timer: Times two settings; by default in ONNX Runtime.
+        changes: What to try, each as the fields of the settings that change; optimizers to disable
+            are added to those that are. By default what usually gains most comes first.
+        limit: Seconds after which nothing more is tried.
     """
     time = timer or _timer(model, feeds)
+    end = perf_counter() + limit
     best, attempts, notes = base, [], []
-    for change in _changes(base):
-        candidate = dataclasses.replace(best, **change)
+    for change in _changes(base) if changes is None else changes:
+        if perf_counter() > end:
+            notes.append("not all session options were tried: the time for it is over")
+            break
+        candidate = _changed(best, change)
         if candidate == best:
             continue
         words = ", ".join(candidate.changes(best))
@@ -102,6 +119,11 @@ def tune_session(
     return Tuning(best, final, tuple(attempts), tuple(notes))
 
 
+def _changed(settings: SessionSettings, change: Mapping[str, Any]) -> SessionSettings:
+    disabled = (*settings.disabled_optimizers, *change.get("disabled_optimizers", ()))
+    return dataclasses.replace(settings, **{**change, "disabled_optimizers": disabled})
+
+
 def _changes(base: SessionSettings) -> Iterator[dict[str, Any]]:
     cores = os.cpu_count() or 1
     if base.threads is None:
@@ -119,13 +141,13 @@ def _changes(base: SessionSettings) -> Iterator[dict[str, Any]]:
         yield {"provider_options": {"prefer_nhwc": "1"}}
 
 
-def turn_taking_call(model: Path, settings: SessionSettings, feeds: Feeds) -> Call:
+def turn_taking_call(model: Path | ir.Model, settings: SessionSettings, feeds: Feeds) -> Call:
     """A run of a new session of a model, whose threads rest while others run."""
     taking_turns = dataclasses.replace(settings, config={**settings.config, **_TURNS})
     return run_call(taking_turns.open(model), feeds, device=settings.provider)
 
 
-def _timer(model: Path, feeds: Feeds) -> Timer:
+def _timer(model: Path | ir.Model, feeds: Feeds) -> Timer:
     def time(base: SessionSettings, other: SessionSettings, sessions: int, seconds: float) -> Ratio:
         first, second = (
             [turn_taking_call(model, one, feeds) for _ in range(sessions)] for one in (base, other)
