@@ -8,6 +8,8 @@ inserts one dimension too many there. Where a rank is not known the node is left
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx_ir as ir
 
 from onnxopt.core.names import Names
@@ -33,13 +35,24 @@ def align_old_broadcasts(model: ir.Model) -> int:
     ]
     if not nodes:
         return 0
-    infer_model(model)
+    ranks = _inferred_ranks(model)
     names = Names(model)
-    return sum(_align(node, names) for node in nodes)
+    return sum(_align(node, ranks, names) for node in nodes)
 
 
-def _align(node: ir.Node, names: Names) -> bool:
-    first, second = (rank(value) for value in node.inputs)
+def _inferred_ranks(model: ir.Model) -> dict[str, int | None]:
+    """By name, for values whose shape is not declared; the model keeps what it declares."""
+    copy = model.clone()
+    infer_model(copy)
+    values = (value for graph in all_graphs(copy) for node in graph for value in node.outputs)
+    return {value.name or "": rank(value) for value in values}
+
+
+def _align(node: ir.Node, ranks: Mapping[str, int | None], names: Names) -> bool:
+    first, second = (
+        ranks.get(value.name or "") if value is not None and value.shape is None else rank(value)
+        for value in node.inputs
+    )
     operand = node.inputs[1]
     if first is None or second is None or operand is None:
         return False
