@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from onnxopt.graph.saving import save_model as save
     from onnxopt.optimizing import Result as Result
     from onnxopt.optimizing import optimize as optimize
+    from onnxopt.pruning import prune as prune
     from onnxopt.quantizing import quantize as quantize
     from onnxopt.weight_only import quantize_weights as quantize_weights
 
@@ -62,6 +63,7 @@ _EXPORTS = {
     "optimize_to_bundle": ("onnxopt.bundling", "optimize_to_bundle"),
     "verify": ("onnxopt.bundling", "verify"),
     "quantize_weights": ("onnxopt.weight_only", "quantize_weights"),
+    "prune": ("onnxopt.pruning", "prune"),
     "quantize": ("onnxopt.quantizing", "quantize"),
     "save": ("onnxopt.graph.saving", "save_model"),
 }
@@ -87,6 +89,7 @@ __all__ = [
     "load",
     "optimize",
     "optimize_to_bundle",
+    "prune",
     "quantize",
     "quantize_weights",
     "save",

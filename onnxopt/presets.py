@@ -93,6 +93,17 @@ def chosen_passes(
     return chosen
 
 
+def before_pruning(target: Target | str = "cpu") -> list[AnyPass | Repeat]:
+    """What `fast` does but the sums of residual streams, whose parts repair looks at one by one."""
+    late = {type(one) for one in _finished("cpu")}
+    return [one for one in fast(target) if type(one) not in late]
+
+
+def after_pruning(target: Target | str = "cpu") -> list[AnyPass | Repeat]:
+    """What `before_pruning` left out."""
+    return list(_finished(as_target(target).provider))
+
+
 def _prepared() -> tuple[AnyPass | Repeat, ...]:
     return (
         c.InlineFunctions(),

@@ -46,6 +46,10 @@ COMMANDS = {
     "inspect": ("onnxopt.cli.inspect", "Show what a model is made of and what it costs."),
     "optimize": ("onnxopt.cli.optimize", "Make a model smaller and faster, and prove that it is."),
     "passes": ("onnxopt.cli.passes", "List the passes, or explain one."),
+    "prune": (
+        "onnxopt.cli.prune",
+        "Remove channels, neurons and heads, and re-fit the weights behind them.",
+    ),
     "quantize": (
         "onnxopt.cli.quantize",
         "Make an 8-bit model that is faster than float and close to it.",

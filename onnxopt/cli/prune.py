@@ -1,0 +1,157 @@
+"""`onnxopt prune IN`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxopt.cli.options import input_shape_option, output_options, parse_input_shapes
+
+_SHARE = click.FloatRange(0, 1, min_open=True)
+
+
+@click.command("prune")
+@click.argument("model", type=click.Path(path_type=Path), metavar="IN")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="Where to write the result; IN with .pruned before its suffix by default.",
+)
+@click.option(
+    "--sparsity",
+    type=click.FloatRange(0, 1, max_open=True),
+    metavar="S",
+    help="Share of the channels, neurons and heads to remove.",
+)
+@click.option(
+    "--target-flops", type=_SHARE, metavar="X", help="Operations to keep, as 0.5 for half of them."
+)
+@click.option("--target-size", type=_SHARE, metavar="X", help="Bytes of weights to keep, likewise.")
+@click.option(
+    "--target-latency",
+    type=_SHARE,
+    metavar="X",
+    help="Time of a run to keep, likewise; measured here until it is met.",
+)
+@click.option(
+    "--scope",
+    type=click.Choice(["layer", "global"]),
+    help="layer: the same share of every group, the default with --sparsity. global: one ranking, "
+    "the default with a target; groups lose what costs least for what it gives.",
+)
+@click.option(
+    "--importance",
+    type=click.Choice(["auto", "l1", "l2", "random", "activation", "hessian"]),
+    default="auto",
+    show_default=True,
+    help="How units are ranked. l1, l2: magnitude of their weights. activation: what consumers "
+    "lose. hessian: what they lose after the best repair. auto: hessian with --calibration, "
+    "else l2.",
+)
+@click.option(
+    "--calibration",
+    metavar="DATA",
+    help="A .npz, a folder of .npz, .npy or images, a .txt or .jsonl file (with --tokenizer), or "
+    "module:function or file.py:function that yields inputs by name (it is run). No labels.",
+)
+@click.option(
+    "--preprocess",
+    metavar="HOW",
+    help="For images: size=224,resize=256,scale=255,mean=0.485/0.456/0.406,std=...,channels=rgb, "
+    "layout=nchw, or file.py:function of a path.",
+)
+@click.option("--tokenizer", type=click.Path(path_type=Path), metavar="FOLDER", help="For text.")
+@click.option(
+    "--samples", type=click.IntRange(min=1), metavar="N", help="Use no more input sets than this."
+)
+@click.option(
+    "--max-memory",
+    type=click.IntRange(min=1),
+    default=1024,
+    show_default=True,
+    metavar="MB",
+    help="Memory for moments, beyond the model and the activations of a run.",
+)
+@click.option(
+    "--repair/--no-repair",
+    default=True,
+    show_default=True,
+    help="Re-fit the weights behind what was removed, where there is --calibration.",
+)
+@click.option(
+    "--widths", is_flag=True, help="Also prune what a normalization averages over; approximate."
+)
+@click.option(
+    "--multiple",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Round widths to multiples of it; by default what kernels like, 8.",
+)
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="GLOB",
+    help="Leave the weights of nodes with such names, or of this op type, as they are. Repeatable.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="For --importance random.")
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=0, min_open=True),
+    default=180.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="About how long --target-latency may measure.",
+)
+@click.option("--target", metavar="TARGET", help="Where the result will run, as for optimize.")
+@click.option("--external-data/--no-external-data", default=None, help="As for optimize.")
+@click.option(
+    "--report",
+    "plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw importance and widths of all groups into this .html file.",
+)
+@input_shape_option
+@output_options
+def command(
+    model: Path,
+    output: Path | None,
+    input_shapes: tuple[str, ...],
+    max_memory: int,
+    plot: Path | None,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Remove channels, neurons and heads, and re-fit the weights behind them.
+
+    Give one of --sparsity, --target-flops, --target-size and --target-latency. The result has
+    smaller tensors, so it is faster wherever it runs; inputs and outputs keep their shapes.
+    """
+    shapes = parse_input_shapes(input_shapes)
+    from onnxopt.cli.progress import progress
+    from onnxopt.pruning import prune
+
+    with progress(quiet=quiet or as_json) as observers:
+        result = prune(
+            model,
+            output or model.with_name(f"{model.stem}.pruned{model.suffix or '.onnx'}"),
+            input_shapes=shapes,
+            max_memory=max_memory << 20,
+            observers=observers,
+            **options,
+        )
+    if plot is not None:
+        from onnxopt.cli.pruning_plot import draw
+
+        draw(result.report, plot)
+    if as_json:
+        click.echo(json.dumps(result.report.to_dict(), indent=2))
+    elif not quiet:
+        click.echo(result.report.to_text(verbose=verbose))

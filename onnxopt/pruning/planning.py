@@ -1,0 +1,225 @@
+"""From what was asked for to the units that go."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from onnxopt.calibration.data import CalibrationData
+from onnxopt.core.errors import InvalidInputError
+from onnxopt.graph.axes.groups import PruningGroup, find_groups
+from onnxopt.graph.naming import excluded_names
+from onnxopt.graph.values import dims
+from onnxopt.pruning.allocating import Allocation, Found, Gain, search
+from onnxopt.pruning.candidates import Candidate, apply, size_of
+from onnxopt.pruning.gains import byte_gain, curve_gain, flop_gain, unit_gain
+from onnxopt.pruning.ladders import Ladder, activation_ladders, weight_ladder
+from onnxopt.pruning.latency_table import latency_table
+from onnxopt.pruning.options import PruneOptions
+from onnxopt.pruning.report import GroupEntry, PruningReport
+from onnxopt.runtime.deviation import Reference
+from onnxopt.runtime.speed import measure_speed
+
+# Kernels of the CPU work on 8 columns or channels at a time (benchmarks/kernel_widths.py).
+_MULTIPLE = 8
+# How close a target is to be met.
+_TOLERANCE = {"flops": 0.01, "size": 0.01, "latency": 0.02}
+_LATENCY_SECONDS = 5.0
+
+
+class Planner:
+    """Ranks the units of one model and finds how many have to go."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        options: PruneOptions,
+        data: CalibrationData,
+        samples: Sequence[int],
+        reference: Reference,
+        report: PruningReport,
+        max_memory: int,
+    ) -> None:
+        self._model, self._options = model, options
+        self._data, self._samples = data, samples
+        self._reference, self._report = reference, report
+        self._max_memory = max_memory
+        self._groups = find_groups(model)
+        self._components = int(self._groups.solution.labels.max(initial=-1)) + 1
+        self.sizes = {
+            dim: size
+            for value in model.graph.inputs
+            for dim, size in zip(
+                dims(value) or (),
+                getattr(reference.feeds.get(value.name or ""), "shape", ()),
+                strict=False,
+            )
+            if isinstance(dim, str)
+        }
+
+    def choose(self) -> Candidate:
+        """The pruned copy.
+
+        Raises:
+            InvalidInputError: Nothing can be pruned, or the target cannot be met.
+        """
+        options, report = self._options, self._report
+        chosen, reasons = self._prunable()
+        if not chosen:
+            why = "; ".join(sorted(set(reasons.values()))[:3]) or "no axis of a weight is free"
+            raise InvalidInputError(f"there is nothing that can be pruned: {why}")
+        ladders = self._ladders(chosen)
+        allocation = Allocation(
+            ladders, options.resolved_scope, self._gain(ladders), self._multiple
+        )
+        found = self._search(allocation)
+        report.reached, report.met = found.share, found.met
+        widths = dict(zip((id(g) for g in chosen), allocation.widths(found.count), strict=True))
+        by_group = {id(ladder.group): ladder for ladder in ladders}
+        for group in self._groups:
+            ladder = by_group.get(id(group))
+            report.groups.append(
+                GroupEntry(
+                    group.name,
+                    group.kind,
+                    len(group),
+                    widths.get(id(group), len(group)),
+                    ladder.measure if ladder else "",
+                    tuple(float(cost) for cost in ladder.costs) if ladder else (),
+                    reasons.get(group.name, ""),
+                )
+            )
+        return apply(self._model, allocation.removed(found.count, self._components))
+
+    @property
+    def _multiple(self) -> int:
+        return self._options.multiple or _MULTIPLE
+
+    def _prunable(self) -> tuple[list[PruningGroup], dict[str, str]]:
+        """Groups that may shrink, and why the others may not."""
+        options = self._options
+        excluded = set(excluded_names(self._model, options.exclude))
+        held = {
+            value
+            for node in self._model.graph
+            if node.name in excluded
+            for value in node.inputs
+            if value is not None and value.is_initializer()
+        }
+        chosen, reasons = [], {}
+        for group in self._groups:
+            if held & {item.value for item in group.slices}:
+                reasons[group.name] = "excluded"
+            elif group.statistics and not options.widths:
+                reasons[group.name] = (
+                    f"{group.statistics} normalizes over it (--widths prunes it, too)"
+                )
+            elif len(group) > 1:
+                chosen.append(group)
+        prunable = {item.value for group in self._groups for item in group.slices}
+        self._report.pinned = [
+            (item.value.name or "", item.axis, item.reason)
+            for item in self._groups.pinned
+            if item.value not in prunable
+        ]
+        return chosen, reasons
+
+    def _ladders(self, chosen: Sequence[PruningGroup]) -> list[Ladder]:
+        options, data = self._options, self._data
+        measure = options.importance
+        if measure == "auto":
+            measure = "l2" if data.synthesized else "hessian"
+        if measure == "activation" or measure == "hessian":
+            if data.synthesized:
+                raise InvalidInputError(
+                    f"importance {measure} needs data: --calibration DATA, or l1, l2 or random"
+                )
+            self._report.samples = len(self._samples)
+            return activation_ladders(
+                self._model, chosen, measure, data, self._samples, max_memory=self._max_memory
+            )
+        return [weight_ladder(group, measure, options.seed) for group in chosen]
+
+    def _gain(self, ladders: Sequence[Ladder]) -> Gain:
+        goal = self._options.goal
+        if self._options.resolved_scope == "layer" or goal == "sparsity":
+            return unit_gain
+        if goal == "flops":
+            return flop_gain(self._groups, self.sizes)
+        if goal == "size":
+            return byte_gain
+        uniform = Allocation(ladders, "layer", unit_gain, self._multiple)
+
+        def at_width(width: float) -> ir.Model:
+            removed = uniform.removed(uniform.up_to(1 - width), self._components)
+            return apply(self._model, removed).model
+
+        table = latency_table(
+            self._groups,
+            at_width,
+            self._reference.feeds,
+            self._options.target,
+            seconds=min(_LATENCY_SECONDS * 2, self._options.budget / 4),
+        )
+        return curve_gain(table)
+
+    def _search(self, allocation: Allocation) -> Found:
+        options, report = self._options, self._report
+        share = options.share
+        report.goal = (
+            f"{options.goal} {f'{1 - share:g}' if options.goal == 'sparsity' else f'{share:g}x'}"
+        )
+        if options.goal == "sparsity":
+            whole = options.resolved_scope == "layer"
+            count = (allocation.up_to if whole else allocation.of_all)(1 - share)
+            kept = sum(allocation.widths(count))
+            left = kept / sum(len(ladder.group) for ladder in allocation.ladders)
+            return Found(count, left, True)
+        found = search(
+            len(allocation.steps),
+            functools.partial(self._left, allocation),
+            share,
+            tolerance=_TOLERANCE[options.goal],
+        )
+        if not found.met:
+            raise InvalidInputError(
+                f"{options.goal} {share:g}x cannot be met: {found.share:.3f}x is what is left when "
+                f"every group is as narrow as it can be; {self._obstacle()}"
+            )
+        return found
+
+    def _obstacle(self) -> str:
+        normalized = any(group.statistics for group in self._groups)
+        if normalized and not self._options.widths:
+            return "--widths prunes what normalizations average over, too"
+        return "the rest is in operators and axes that cannot be pruned (-v of a smaller goal)"
+
+    def _left(self, allocation: Allocation, count: int) -> float:
+        """What is left after so many steps, in the measure of the goal."""
+        options = self._options
+        model = apply(self._model, allocation.removed(count, self._components)).model
+        if options.goal == "latency":
+            if time.perf_counter() > self._deadline:
+                raise InvalidInputError(
+                    f"the latencies of {options.budget:.0f} seconds did not suffice (--budget)"
+                )
+            speed = measure_speed(
+                self._model,
+                model,
+                self._reference.sets,
+                _LATENCY_SECONDS,
+                threads=options.target.threads,
+                providers=options.target.execution_providers,
+            )
+            return 1 / speed.median
+        before, after = size_of(self._model, self.sizes), size_of(model, self.sizes)
+        if options.goal == "flops":
+            return after.flops / max(1, before.flops)
+        return after.bytes / max(1, before.bytes)
+
+    @functools.cached_property
+    def _deadline(self) -> float:
+        return time.perf_counter() + self._options.budget

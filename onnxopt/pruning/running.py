@@ -1,0 +1,244 @@
+"""The API of `onnxopt prune`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxopt.calibration.data import CalibrationData, open_data
+from onnxopt.core.errors import InvalidInputError
+from onnxopt.core.names import Names
+from onnxopt.core.pipeline import Observer
+from onnxopt.core.timing import timed
+from onnxopt.graph.naming import name_nodes
+from onnxopt.graph.saving import check_target, save_model
+from onnxopt.optimizing import optimize
+from onnxopt.passes.pruning.quantized import quantized_node
+from onnxopt.passes.pruning.unsharing import unshare
+from onnxopt.presets import after_pruning, before_pruning
+from onnxopt.pruning.candidates import Candidate, size_of
+from onnxopt.pruning.options import PruneOptions
+from onnxopt.pruning.planning import Planner
+from onnxopt.pruning.repairing import repair
+from onnxopt.pruning.report import PruningReport
+from onnxopt.runtime.deviation import Reference
+from onnxopt.runtime.interleaving import time_interleaved
+from onnxopt.runtime.session import CannotRunError, Feeds, open_session, require_runtime
+from onnxopt.runtime.speed import measure_speed
+from onnxopt.targets import as_target
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+PathLike = str | os.PathLike[str]
+DEFAULT_MEMORY = 1 << 30
+PRUNED_KEY = "onnxopt.pruned"
+# Input sets kept apart to measure with.
+_HELD_OUT = 16
+_TIMING_SECONDS = 8.0
+_SCALE_SECONDS = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class PruneResult:
+    """A pruned model, and how it came about."""
+
+    model: ir.Model
+    report: PruningReport
+
+
+def prune(
+    model: PathLike | ir.Model | ModelProto,
+    output: PathLike | None = None,
+    *,
+    calibration: Any = None,
+    preprocess: str | Callable[[Path], Any] | None = None,
+    tokenizer: PathLike | None = None,
+    samples: int | None = None,
+    max_memory: int = DEFAULT_MEMORY,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    target: Any = None,
+    external_data: bool | None = None,
+    observers: Sequence[Observer] = (),
+    **choices: Any,
+) -> PruneResult:
+    """Removes channels, neurons and heads, and re-fits the weights behind them.
+
+    Args:
+        model: Path of an ONNX file, or a model in memory, which is left as it is.
+        output: Where to write the result; None to only return it.
+        calibration: Data: arrays by input name, a file, a folder, a function, an iterable (see
+            `calibration.data.open_data`). Three quarters of it fit, the rest measures. Without it
+            units are ranked by their weights and nothing is repaired.
+        preprocess: How images become arrays.
+        tokenizer: A folder with a tokenizer.json, for text.
+        samples: Use no more input sets than this.
+        max_memory: Bytes for moments, beyond the model and the activations of a run.
+        input_shapes: Shapes of inputs that are synthesized.
+        target: Where the result will run (see `optimize`).
+        external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
+        observers: Told about the passes of the preparation.
+        choices: Fields of `PruneOptions`: sparsity, target_flops, target_size, target_latency,
+            scope, importance, multiple, widths, exclude, repair, ...
+
+    Returns:
+        The pruned model and the report.
+
+    Raises:
+        OnnxOptError: A model or data cannot be read, an option does not fit, the model is quantized
+            or pruned already, or the target cannot be met.
+    """
+    known = {field.name for field in dataclasses.fields(PruneOptions)} - {"target"}
+    unknown = [name for name in choices if name not in known]
+    if unknown:
+        raise InvalidInputError(f"no option {unknown[0]!r}; there are {', '.join(sorted(known))}")
+    choices["exclude"] = tuple(choices.get("exclude", ()))
+    options = PruneOptions(target=as_target(target), **choices)
+    require_runtime()
+    source = os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
+    report = PruningReport(source=source)
+    with timed(report.seconds, "prepare"):
+        prepared = optimize(
+            model, passes=before_pruning(options.target), target=options.target, observers=observers
+        )
+        report.preparation = prepared.report
+        work = prepared.model
+        if output is not None:
+            check_target(work, output)
+        _require_float(work, source or "the model")
+        name_nodes(work)
+        unshare(work, Names(work))
+    data = open_data(
+        calibration,
+        work,
+        preprocess=preprocess,
+        tokenizer=tokenizer,
+        limit=samples,
+        input_shapes=input_shapes,
+    )
+    report.notes += data.notes
+    job = _Job(work, options, data, report, max_memory)
+    result = job.run()
+    if output is not None:
+        with timed(report.seconds, "save"):
+            save_model(result, output, external_data=external_data, verify=_opens(options))
+        report.output = os.fspath(output)
+    return PruneResult(result, report)
+
+
+class _Job:
+    """Choosing, removing and repairing on one prepared model."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        options: PruneOptions,
+        data: CalibrationData,
+        report: PruningReport,
+        max_memory: int,
+    ) -> None:
+        self._model, self._options, self._data = model, options, data
+        self._report, self._max_memory = report, max_memory
+        self._fitting, self._measuring = data.split(_HELD_OUT)
+
+    def run(self) -> ir.Model:
+        """The pruned model; fills the report."""
+        options, report = self._options, self._report
+        providers = options.target.execution_providers
+        with timed(report.seconds, "reference"):
+            try:
+                sets = (
+                    self._data.plan
+                    if self._data.synthesized
+                    else [self._data[index] for index in self._measuring]
+                )
+                reference = Reference(self._model, sets, providers)
+            except CannotRunError as error:
+                raise InvalidInputError(
+                    f"the model does not run on the data: {error.reason}"
+                ) from error
+        report.measured = len(reference.sets)
+        planner = Planner(
+            self._model, options, self._data, self._fitting, reference, report, self._max_memory
+        )
+        with timed(report.seconds, "choose"):
+            candidate = planner.choose()
+        report.before = size_of(self._model, planner.sizes)
+        with timed(report.seconds, "measure"):
+            report.unrepaired = reference.deviation(candidate.model)
+        self._repair(candidate)
+        with timed(report.seconds, "measure"):
+            if report.repairs:
+                report.error = reference.deviation(candidate.model)
+            else:
+                report.error, report.unrepaired = report.unrepaired, None
+        result = optimize(candidate.model, passes=after_pruning(options.target), guard="off").model
+        report.after = size_of(candidate.model, planner.sizes)
+        with timed(report.seconds, "time"):
+            report.speed = measure_speed(
+                self._model,
+                result,
+                reference.sets,
+                min(_TIMING_SECONDS, options.budget / 4),
+                threads=options.target.threads,
+                providers=providers,
+            )
+            report.milliseconds = self._milliseconds(reference.feeds, report.speed.median)
+        result.metadata_props[PRUNED_KEY] = report.goal
+        return result
+
+    def _milliseconds(self, feeds: Feeds, speed: float) -> tuple[float, float]:
+        """Of a run before, timed for the scale alone, and after, by the ratio."""
+        target = self._options.target
+        session = open_session(
+            self._model, threads=target.threads, providers=target.execution_providers
+        )
+        timings = time_interleaved([lambda: session.run(feeds)], seconds=_SCALE_SECONDS)
+        before = 1e3 * float(np.median(timings.runs[0]))
+        return before, before / speed
+
+    def _repair(self, candidate: Candidate) -> None:
+        report, options = self._report, self._options
+        if self._data.synthesized:
+            if options.repair:
+                report.notes.append(
+                    "nothing was repaired: give data like that of the application (--calibration)"
+                )
+            return
+        if not options.repair:
+            return
+        report.samples = len(self._fitting)
+        with timed(report.seconds, "repair"):
+            report.repairs = repair(
+                self._model,
+                candidate.model,
+                candidate.kept,
+                self._data,
+                self._fitting,
+                max_memory=self._max_memory,
+            )
+
+
+def _require_float(model: ir.Model, name: str) -> None:
+    node = quantized_node(model)
+    if node is not None:
+        raise InvalidInputError(
+            f"{name} is quantized already (node {node!r}): prune the float model, then quantize it"
+        )
+    if PRUNED_KEY in model.metadata_props:
+        raise InvalidInputError(
+            f"{name} was pruned already ({model.metadata_props[PRUNED_KEY]}): prune the original"
+        )
+
+
+def _opens(options: PruneOptions) -> Callable[[Path], None]:
+    return functools.partial(
+        open_session, spinning=False, providers=options.target.execution_providers
+    )
