@@ -124,7 +124,8 @@ class LinearMap:
             rng: Chooses them.
         """
         if not self.is_conv:
-            x, y = source.reshape(-1, source.shape[-1]), output.reshape(-1, output.shape[-1])
+            x: Floats = source.reshape(-1, source.shape[-1])
+            y: Floats = output.reshape(-1, output.shape[-1])
             if len(x) > most:
                 chosen = np.sort(rng.choice(len(x), most, replace=False))
                 x, y = x[chosen], y[chosen]
@@ -136,10 +137,11 @@ class LinearMap:
             flat = np.sort(rng.choice(count, most, replace=False))
         batch, *where = np.unravel_index(flat, places)
         y = np.moveaxis(output, 1, -1)[(batch, *where)]
-        x = self._patches(source, batch, where)
-        group = self.group
-        x = x.reshape(len(flat), -1, group, x.shape[2] // group).transpose(0, 2, 3, 1)
-        return x.reshape(len(flat), group, -1), y.reshape(len(flat), group, -1)
+        patches = self._patches(source, batch, where)
+        kernel, channels, group = patches.shape[1], patches.shape[2], self.group
+        grouped = patches.reshape(len(flat), kernel, group, channels // group)
+        x = grouped.transpose(0, 2, 3, 1).reshape(len(flat), group, -1)
+        return x, y.reshape(len(flat), group, -1)
 
     def _patches(
         self, source: Floats, batch: NDArray[np.int64], where: list[NDArray[np.int64]]
@@ -186,12 +188,8 @@ def _linear_map(node: ir.Node) -> LinearMap | None:
         return None
     assert weight is not None
     if node.op_type == "Gemm":
-        plain = all(
-            node.attributes[name].as_float() == 1
-            for name in ("alpha", "beta")
-            if name in node.attributes
-        )
-        if not plain or int_attribute(node, "transA", 0):
+        factors = [node.attributes[n] for n in ("alpha", "beta") if n in node.attributes]
+        if any(factor.as_float() != 1 for factor in factors) or int_attribute(node, "transA", 0):
             return None
     if node.op_type == "MatMul":
         if weight.const_value is None or len(weight.const_value.shape) != 2:
@@ -210,7 +208,10 @@ def _added(node: ir.Node) -> ir.Value | None:
     if len(users) != 1 or output.is_graph_output() or users[0].node.op_type != "Add":
         return None
     other = users[0].node.inputs[1 - users[0].idx]
-    return other if _is_weight(other) and not _is_matrix(other) and not _is_scalar(other) else None
+    if other is None or not _is_weight(other) or _is_matrix(other):
+        return None
+    assert other.const_value is not None
+    return None if other.const_value.size == 1 else other
 
 
 def _is_weight(value: ir.Value | None) -> bool:
@@ -227,12 +228,6 @@ def _is_weight(value: ir.Value | None) -> bool:
 def _is_matrix(value: ir.Value) -> bool:
     assert value.const_value is not None
     return sum(size != 1 for size in value.const_value.shape.numpy()) > 1
-
-
-def _is_scalar(value: ir.Value | None) -> bool:
-    assert value is not None
-    assert value.const_value is not None
-    return value.const_value.size == 1
 
 
 def _pads(

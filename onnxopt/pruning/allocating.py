@@ -1,4 +1,4 @@
-"""How many units each group loses: steps of equal width, the ones that cost least for what they give.
+"""How many units each group loses: steps of equal width, cheapest first.
 
 A plan is a number of steps taken from one list, so that any goal is found by bisection. With one
 share for every group the list is in order of the share that is gone after a step; with one ranking

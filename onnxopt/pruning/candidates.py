@@ -11,7 +11,7 @@ from onnxopt.core.names import Names
 from onnxopt.graph.axes.groups import Groups, find_groups
 from onnxopt.graph.cost import model_cost, weight_bytes
 from onnxopt.passes.pruning.removing import Mask, Removal, remove_units
-from onnxopt.pruning.repairing import Kept
+from onnxopt.pruning.fitting import Kept
 
 
 @dataclasses.dataclass(frozen=True)

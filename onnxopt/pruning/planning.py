@@ -169,9 +169,8 @@ class Planner:
     def _search(self, allocation: Allocation) -> Found:
         options, report = self._options, self._report
         share = options.share
-        report.goal = (
-            f"{options.goal} {f'{1 - share:g}' if options.goal == 'sparsity' else f'{share:g}x'}"
-        )
+        amount = f"{1 - share:g}" if options.goal == "sparsity" else f"{share:g}x"
+        report.goal = f"{options.goal} {amount}"
         if options.goal == "sparsity":
             whole = options.resolved_scope == "layer"
             count = (allocation.up_to if whole else allocation.of_all)(1 - share)

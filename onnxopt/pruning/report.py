@@ -7,7 +7,7 @@ from typing import Any
 
 from onnxopt.core.report import Report
 from onnxopt.pruning.candidates import Size
-from onnxopt.pruning.repairing import Repair
+from onnxopt.pruning.fitting import Repair
 from onnxopt.runtime.deviation import Deviation
 from onnxopt.runtime.ratio import Ratio
 
@@ -137,6 +137,7 @@ class PruningReport:
         if not self.repairs:
             return []
         fitted = [one for one in self.repairs if not one.reason]
+        refused = [one for one in self.repairs if one.reason][:_MOST_LINES]
         lines = []
         if fitted:
             before = sum(one.before for one in fitted) / len(fitted)
@@ -151,9 +152,7 @@ class PruningReport:
                 for one in self.repairs
             ]
         else:
-            lines += [
-                f"  not re-fitted: {one.node}: {one.reason}" for one in self.repairs if one.reason
-            ][:_MOST_LINES]
+            lines += [f"  not re-fitted: {one.node}: {one.reason}" for one in refused]
         return lines
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,7 +162,7 @@ class _Inverse:
         self._inverse[places, places] = 1
         self._units = np.where(np.isin(self._units, chosen), -1, self._units)
 
-    def _solve(self, places: Positions, right: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _solve(self, places: Positions, right: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         block = self._inverse[np.ix_(places, places)]
         found: NDArray[np.float64] = np.linalg.solve(block, right)
         return found

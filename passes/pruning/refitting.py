@@ -98,11 +98,8 @@ class Moments:
 
     def error(self, weight: Array) -> float:
         """Mean square of y - x w, relative to that of y; the bias takes up the means."""
-        found = (
-            self.yy
-            - 2 * float((weight * self.xy).sum())
-            + float((weight * (self.xx @ weight)).sum())
-        )
+        crossed = float((weight * self.xy).sum())
+        found = self.yy - 2 * crossed + float((weight * (self.xx @ weight)).sum())
         return max(found, 0.0) / self.yy if self.yy > 0 else 0.0
 
 

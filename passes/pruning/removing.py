@@ -17,6 +17,8 @@ from onnxopt.graph.axes.groups import Groups
 from onnxopt.graph.inference import infer_model
 
 Mask = NDArray[np.bool_]
+# Metadata of models that were pruned, with what was asked for.
+PRUNED_KEY = "onnxopt.pruned"
 
 
 class Removal:

@@ -27,11 +27,10 @@ from onnxopt.core.passes import Pass, PassResult, Refusal
 from onnxopt.graph.axes.groups import Groups, PruningGroup, find_groups
 from onnxopt.passes.pruning.importance import Importance, Scores, score_units
 from onnxopt.passes.pruning.quantized import quantized_node
-from onnxopt.passes.pruning.removing import Mask, remove_units
+from onnxopt.passes.pruning.removing import PRUNED_KEY, Mask, remove_units
 from onnxopt.passes.pruning.unsharing import unshare
 
 _RULE = "pruned-unit"
-PRUNED_KEY = "onnxopt.pruned"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
