@@ -84,6 +84,13 @@ _SHARE = click.FloatRange(0, 1, min_open=True)
     help="Re-fit the weights behind what was removed, where there is --calibration.",
 )
 @click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice(["channel", "head", "neuron", "feature"]),
+    help="Prune only these. Repeatable.",
+)
+@click.option(
     "--widths", is_flag=True, help="Also prune what a normalization averages over; approximate."
 )
 @click.option(

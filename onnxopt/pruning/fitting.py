@@ -15,13 +15,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxopt.calibration.data import CalibrationData
-from onnxopt.calibration.runs import run_samples
+from onnxopt.calibration.walk import Walk
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.linear_maps import Floats, LinearMap, is_shared
 from onnxopt.passes.pruning.refitting import PairedMoments, choose_ridge, refit
 from onnxopt.passes.pruning.removing import Mask
-from onnxopt.runtime.probing import Probe
 
 # By value and axis, which positions stayed.
 Kept = Mapping[str, Mapping[int, Mask]]
@@ -106,17 +104,16 @@ class Stage:
         # By node and group of its weight: sums to fit on, and sums to choose the ridge with.
         self._sums: dict[tuple[int, int], list[PairedMoments]] = {}
 
-    def run(self, before: Probe, pruned: ir.Model, data: CalibrationData) -> list[Repair]:
-        """Runs both models and replaces the weights of the pruned one."""
-        after = Probe(pruned)
+    def run(self, original: ir.Model, pruned: ir.Model, before: Walk, after: Walk) -> list[Repair]:
+        """Runs a piece of both models and replaces the weights of the pruned one."""
         sources = dict.fromkeys(
             name for fit in self._fits for name in (fit.site.source.name or "", *fit.others)
         )
-        computed = [name for name in sources if name in after.values]
         targets = list(dict.fromkeys(fit.target for fit in self._fits))
-        wanted = run_samples(before, targets, data, self._samples)
-        given = run_samples(after, computed, data, self._samples)
-        for place, ((_, _, one), (_, _, other)) in enumerate(zip(wanted, given, strict=True)):
+        start = self._fits[0].site.output.name or ""
+        wanted = before.advance(original, targets, start)
+        given = after.advance(pruned, list(sources), start)
+        for place, (one, other) in enumerate(zip(wanted, given, strict=True)):
             for number, fit in enumerate(self._fits):
                 self._add(number, fit, place, one, other)
         return [self._settle(number, fit) for number, fit in enumerate(self._fits)]

@@ -11,6 +11,7 @@ from onnxopt.targets import Target
 
 Importance = Literal["auto", "l1", "l2", "random", "activation", "hessian"]
 Scope = Literal["layer", "global"]
+Kind = Literal["channel", "head", "neuron", "feature"]
 Goal = Literal["sparsity", "flops", "size", "latency"]
 
 
@@ -26,6 +27,7 @@ class PruneOptions:
         scope: "layer" for the same share of every group, "global" for one ranking of all.
         importance: The measure of units; "auto" is "hessian" with data, else "l2".
         multiple: Widths are rounded to multiples of it; None for what the target's kernels like.
+        kinds: Prune only groups of these kinds; all by default.
         widths: Also prune what a normalization averages over.
         exclude: Globs of names of nodes whose weights keep their shapes.
         repair: Re-fit weights on the calibration data.
@@ -41,6 +43,7 @@ class PruneOptions:
     scope: Scope | None = None
     importance: Importance = "auto"
     multiple: int | None = None
+    kinds: tuple[str, ...] = ()
     widths: bool = False
     exclude: tuple[str, ...] = ()
     repair: bool = True
@@ -69,6 +72,11 @@ class PruneOptions:
                 raise InvalidInputError(
                     f"{name} is one of {', '.join(get_args(kind))}, not {value!r}"
                 )
+        strange = set(self.kinds) - set(get_args(Kind))
+        if strange:
+            raise InvalidInputError(
+                f"kinds are some of {', '.join(get_args(Kind))}, not {min(strange)!r}"
+            )
         if self.multiple is not None and self.multiple < 1:
             raise InvalidInputError(f"multiple is at least 1, not {self.multiple}")
         if not (self.budget > 0 and math.isfinite(self.budget)):

@@ -113,6 +113,8 @@ class Planner:
         for group in self._groups:
             if held & {item.value for item in group.slices}:
                 reasons[group.name] = "excluded"
+            elif options.kinds and group.kind not in options.kinds:
+                reasons[group.name] = f"only {' and '.join(options.kinds)} was asked for"
             elif group.statistics and not options.widths:
                 reasons[group.name] = (
                     f"{group.statistics} normalizes over it (--widths prunes it, too)"

@@ -10,15 +10,16 @@ linearly with the model; within a stage nodes do not see each other's repair.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import onnx_ir as ir
 
 from onnxopt.calibration.data import CalibrationData
+from onnxopt.calibration.walk import Walk
 from onnxopt.graph.linear_maps import LinearMap, is_shared, linear_maps
 from onnxopt.graph.values import same_shape
 from onnxopt.pruning.fitting import Fit, Kept, Repair, Stage
-from onnxopt.runtime.probing import Probe, chunks
+from onnxopt.runtime.probing import chunks
 
 _MOST_STAGES = 64
 # Moments over more inputs than this take too long to solve.
@@ -44,23 +45,26 @@ def repair(
         kept: By value and axis which positions stayed, where not all did.
         data: What to run on.
         samples: Indexes of the input sets to use.
-        max_memory: Bytes for moments, beyond both models and the activations of one run.
+        max_memory: Bytes for moments, and as much again for activations between two stages.
         progress: Told the number of stages done and the number of all.
 
     Returns:
         One entry for each node whose input changed.
     """
-    before = Probe(original)
-    sites, found = _sites(pruned, before, kept)
+    known = {value.name or "" for node in original.graph for value in node.outputs}
+    sites, found = _sites(pruned, known, kept)
+    before, after = (Walk(data, samples, max_memory // 2) for _ in range(2))
     stages = list(_stages(sites, max_memory))
     for number, stage in enumerate(stages):
-        found += Stage(stage, kept, samples).run(before, pruned, data)
+        found += Stage(stage, kept, samples).run(original, pruned, before, after)
         if progress is not None:
             progress(number + 1, len(stages))
     return found
 
 
-def _sites(pruned: ir.Model, original: Probe, kept: Kept) -> tuple[list[LinearMap], list[Repair]]:
+def _sites(
+    pruned: ir.Model, original: Collection[str], kept: Kept
+) -> tuple[list[LinearMap], list[Repair]]:
     """Nodes behind a change, in order, and those that are left alone."""
     maps = {site.node: site for site in linear_maps(pruned)}
     changed: set[ir.Value] = set()
@@ -83,11 +87,11 @@ def _sites(pruned: ir.Model, original: Probe, kept: Kept) -> tuple[list[LinearMa
     return sites, refused
 
 
-def _reason(fit: Fit, original: Probe) -> str:
+def _reason(fit: Fit, original: Collection[str]) -> str:
     """Why a node is not fitted; "" if it is."""
     if is_shared(fit.site.weight):
         return f"its weight {fit.site.weight.name!r} is shared"
-    if fit.target not in original.values:
+    if fit.target not in original:
         return "the original has no such value"
     if fit.inputs * fit.site.group > _LARGEST:
         return f"{fit.inputs * fit.site.group} inputs are more than {_LARGEST}"

@@ -101,6 +101,7 @@ def prune(
     if unknown:
         raise InvalidInputError(f"no option {unknown[0]!r}; there are {', '.join(sorted(known))}")
     choices["exclude"] = tuple(choices.get("exclude", ()))
+    choices["kinds"] = tuple(choices.get("kinds", ()))
     options = PruneOptions(target=as_target(target), **choices)
     require_runtime()
     source = os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""

@@ -1,0 +1,100 @@
+"""A model run piece by piece over calibration data, when it changes between the pieces.
+
+What is live where a piece ends is kept for every sample, so that the next piece starts there and
+all pieces together cost about one run. What does not fit the memory is not kept: then every piece
+starts at the inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxopt.calibration.data import CalibrationData
+from onnxopt.core.errors import InvalidInputError
+from onnxopt.graph.mapped import release_weights
+from onnxopt.runtime.probing import as_declared
+from onnxopt.runtime.regions import FED, cut, used_values
+from onnxopt.runtime.session import CannotRunError, open_session
+
+_Arrays = dict[str, Any]
+
+
+class Walk:
+    """The state of one walk through a model.
+
+    Args:
+        data: What to run on.
+        samples: Indexes of the input sets.
+        max_memory: Bytes that values may take between two pieces.
+    """
+
+    def __init__(self, data: CalibrationData, samples: Sequence[int], max_memory: int) -> None:
+        self._data, self._samples, self._max_memory = data, samples, max_memory
+        self._held: list[_Arrays] = []
+        self._gave_up = False
+
+    def advance(self, model: ir.Model, names: Sequence[str], before: str) -> Iterator[_Arrays]:
+        """Yields the named values, computed ones and inputs, for each sample.
+
+        Args:
+            model: The model as it is now. It may differ from that of the call before in nodes
+                behind the place where that one ended.
+            names: Values of the main graph.
+            before: The next piece starts right before the node that gives this value.
+
+        Raises:
+            InvalidInputError: The model does not run on a sample.
+        """
+        computed = {value.name for node in model.graph for value in node.outputs}
+        live = [] if self._gave_up else _live(model, before)
+        targets = list(dict.fromkeys([*(n for n in names if n in computed), *live]))
+        known = list(self._held[0]) if self._held else []
+        missing = [name for name in targets if name not in known]
+        session = None
+        held: list[_Arrays] = []
+        taken = 0
+        try:
+            for place, index in enumerate(self._samples):
+                one = self._data[index]
+                values: _Arrays = {**one.feeds, **(self._held[place] if self._held else {})}
+                if missing:
+                    fed = {**one.feeds, **{f"{n}{FED}": values[n] for n in known}}
+                    try:
+                        session = session or open_session(
+                            cut(model, missing, known), spinning=False, arena=False
+                        )
+                        values |= session.run(as_declared(session, fed))
+                    except CannotRunError as error:
+                        raise InvalidInputError(
+                            f"the model does not run on calibration sample {index} "
+                            f"({one.description}): {error.reason}"
+                        ) from error
+                if not self._gave_up:
+                    held.append({name: values[name] for name in live})
+                    taken += sum(getattr(array, "nbytes", 0) for array in held[-1].values())
+                    if taken > self._max_memory:
+                        self._gave_up = True
+                        held = []
+                yield {name: values[name] for name in names}
+            self._held = held
+        finally:
+            release_weights(model)
+
+
+def _live(model: ir.Model, before: str) -> list[str]:
+    """Values that nodes up to a place compute and nodes from there on read."""
+    earlier: set[ir.Value] = set()
+    live: dict[str, None] = {}
+    reached = False
+    for node in model.graph:
+        reached = reached or any(value.name == before for value in node.outputs)
+        if not reached:
+            earlier.update(node.outputs)
+            continue
+        for value in used_values(node):
+            if value in earlier and value.name:
+                live[value.name] = None
+    return list(live)

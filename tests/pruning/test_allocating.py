@@ -1,0 +1,53 @@
+"""Steps, their order, and the search for how many of them are taken."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers.prunable import residual_cnn
+
+from onnxopt.graph.axes.groups import find_groups
+from onnxopt.pruning.allocating import Allocation, search
+from onnxopt.pruning.gains import unit_gain
+from onnxopt.pruning.ladders import Ladder
+
+
+def _ladder(costs: list[float]) -> Ladder:
+    group = next(g for g in find_groups(residual_cnn()) if len(g) == len(costs))
+    return Ladder(group, np.arange(len(costs)), np.array(costs), "l2")
+
+
+def test_one_ranking_takes_the_cheap_group_first() -> None:
+    cheap, dear = _ladder([0.01] * 8), _ladder([0.1] * 8)
+    allocation = Allocation([dear, cheap], "global", unit_gain, 1)
+    assert allocation.widths(7) == [8, 1]
+    assert allocation.widths(len(allocation.steps)) == [1, 1]
+
+
+def test_equal_shares_ignore_costs() -> None:
+    allocation = Allocation([_ladder([0.01] * 8), _ladder([0.1] * 8)], "layer", unit_gain, 1)
+    assert allocation.widths(allocation.up_to(0.5)) == [4, 4]
+
+
+def test_steps_follow_one_another_when_costs_fall() -> None:
+    allocation = Allocation([_ladder([0.9] + [0.01] * 7)], "global", unit_gain, 1)
+    assert [step.kept for step in allocation.steps] == [7, 6, 5, 4, 3, 2, 1]
+
+
+def test_small_groups_are_cut_more_finely_than_the_multiple() -> None:
+    assert [s.kept for s in Allocation([_ladder([0.1] * 8)], "layer", unit_gain, 8).steps] == [
+        *(7, 6, 5, 4, 3, 2, 1)
+    ]
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.93])
+def test_search_finds_the_share_when_the_curve_bends(share: float) -> None:
+    found = search(400, lambda count: 1 - 0.9 * (count / 400) ** 2, share, tolerance=0.01)
+    assert found.met
+    assert found.share == pytest.approx(share, rel=0.02)
+
+
+def test_search_says_the_least_there_is_when_the_target_is_lower() -> None:
+    found = search(10, lambda count: 1 - 0.05 * count, 0.3, tolerance=0.01)
+    assert not found.met
+    assert found.share == pytest.approx(0.5)

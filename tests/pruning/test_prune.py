@@ -1,0 +1,212 @@
+"""`prune` and its command: targets, repair, refusals, reports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from click.testing import CliRunner
+from helpers.prunable import GRAPHS, attention
+from helpers.rewriting import parse_model, random_feeds, run
+
+import onnxopt
+from onnxopt.cli.group import cli
+from onnxopt.core.errors import InvalidInputError
+from onnxopt.graph.saving import save_model
+from onnxopt.runtime.ratio import Ratio
+
+
+@pytest.fixture(autouse=True)
+def no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of a run is its number of weights: nothing is timed in tests."""
+
+    def measure(base: ir.Model, other: ir.Model, *args: Any, **options: Any) -> Ratio:
+        ratio = _parameters(base) / _parameters(other)
+        return Ratio(ratio, ratio * 0.99, ratio * 1.01, 10)
+
+    for module in ("running", "planning"):
+        monkeypatch.setattr(f"onnxopt.pruning.{module}.measure_speed", measure)
+    monkeypatch.setattr("onnxopt.pruning.running._SCALE_SECONDS", 0.0)
+
+
+def _parameters(model: ir.Model) -> int:
+    return sum(v.const_value.size for v in model.graph.initializers.values() if v.const_value)
+
+
+def _mlp() -> ir.Model:
+    """Hidden units 0 to 15, and near copies of them."""
+    rng = np.random.default_rng(0)
+    first = rng.standard_normal((8, 16)).astype(np.float32)
+    first = np.hstack([first, first + 0.01 * rng.standard_normal((8, 16))]).astype(np.float32)
+    return parse_model(
+        "g (float[N,8] x) => (float[N,4] y)"
+        " { m = MatMul(x, w) a = Add(m, b) r = Relu(a) o = MatMul(r, v) y = Add(o, c) }",
+        {
+            "w": first,
+            "b": np.tile(rng.standard_normal(16), 2).astype(np.float32),
+            "v": rng.standard_normal((32, 4)).astype(np.float32),
+            "c": rng.standard_normal(4).astype(np.float32),
+        },
+    )
+
+
+def _data(model: ir.Model, count: int = 24) -> list[dict[str, Any]]:
+    return [random_feeds(model, {"N": 5}, seed=index) for index in range(count)]
+
+
+def test_copies_are_removed_and_made_up_for_when_there_is_data() -> None:
+    model = _mlp()
+    result = onnxopt.prune(model, calibration=_data(model), sparsity=0.5, multiple=1)
+    report = result.report
+    assert report.error is not None
+    assert report.unrepaired is not None
+    assert report.error.rms < 0.02 < 0.3 < report.unrepaired.rms
+    assert [(g.units, g.kept, g.importance) for g in report.groups] == [(32, 16, "hessian")]
+    feeds = random_feeds(model, {"N": 3})
+    (before,), (after,) = run(model, feeds), run(result.model, feeds)
+    np.testing.assert_allclose(after, before, atol=0.15)
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_every_structure_is_pruned_and_repaired(graph: Any) -> None:
+    model = graph()
+    before = _parameters(model)
+    data = [random_feeds(model, {"N": 2}, seed=index) for index in range(6)]
+    result = onnxopt.prune(model, calibration=data, sparsity=0.5, multiple=1)
+    assert _parameters(model) == before
+    assert _parameters(result.model) < before
+    report = result.report
+    assert report.error is not None
+    if report.unrepaired is not None:
+        assert report.error.rms <= report.unrepaired.rms
+    outputs = [run(one, data[0]) for one in (model, result.model)]
+    assert [a.shape for a in outputs[0]] == [a.shape for a in outputs[1]]
+
+
+@pytest.mark.parametrize("goal", ["target_flops", "target_size", "target_latency"])
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_targets_are_met_when_steps_are_fine(goal: str, scope: str) -> None:
+    model = _mlp()
+    result = onnxopt.prune(
+        model, calibration=_data(model, 4), scope=scope, multiple=1, **{goal: 0.6}
+    )
+    assert result.report.met
+    assert result.report.reached == pytest.approx(0.6, rel=0.05)
+
+
+def test_a_target_out_of_reach_is_refused_with_the_best_there_is() -> None:
+    with pytest.raises(InvalidInputError, match=r"size 0.01x cannot be met: 0\.\d+x"):
+        onnxopt.prune(_mlp(), target_size=0.01)
+
+
+def test_without_data_magnitudes_rank_and_nothing_is_repaired() -> None:
+    report = onnxopt.prune(_mlp(), sparsity=0.25).report
+    assert report.groups[0].importance == "l2"
+    assert not report.repairs
+    assert any("nothing was repaired" in note for note in report.notes)
+
+
+def test_excluded_and_unasked_groups_stay() -> None:
+    report = onnxopt.prune(attention(), sparsity=0.5, kinds=["head"], multiple=1).report
+    assert {g.kind for g in report.groups if g.kept < g.units} == {"head"}
+    with pytest.raises(InvalidInputError, match="nothing that can be pruned: excluded"):
+        onnxopt.prune(_mlp(), sparsity=0.5, exclude=["Gemm"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "give one of sparsity"),
+        ({"sparsity": 0.5, "target_size": 0.5}, "not sparsity and target_size"),
+        ({"sparsity": 1.0}, "below 1, not 1.0"),
+        ({"target_flops": 0.0}, "over 0 and at most 1"),
+        ({"sparsity": 0.5, "importance": "best"}, "importance is one of"),
+        ({"sparsity": 0.5, "kinds": ["row"]}, "kinds are some of"),
+        ({"sparsity": 0.5, "importance": "hessian"}, "needs data"),
+        ({"sparsity": 0.5, "speed": 2}, "no option 'speed'"),
+        ({"sparsity": 0.5, "exclude": ["nothing*"]}, "matches no node"),
+        ({"sparsity": 0.5, "calibration": {"x": np.ones((3, 5), np.float32)}}, "x"),
+    ],
+)
+def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        onnxopt.prune(_mlp(), **options)
+
+
+def test_quantized_and_pruned_models_are_refused() -> None:
+    quantized = parse_model(
+        "g (float[N,4] x) => (uint8[N,4] y) { y = QuantizeLinear(x, s, z) }",
+        {"s": np.float32(0.1), "z": np.uint8(3)},
+    )
+    with pytest.raises(InvalidInputError, match="prune the float model, then quantize"):
+        onnxopt.prune(quantized, sparsity=0.5)
+    pruned = onnxopt.prune(_mlp(), sparsity=0.5).model
+    with pytest.raises(InvalidInputError, match="pruned already"):
+        onnxopt.prune(pruned, sparsity=0.5)
+
+
+def test_weights_in_branches_stay_and_the_model_still_runs() -> None:
+    model = parse_model(
+        """
+        g (float[N,8] x, bool c) => (float[N,4] y) {
+            m = MatMul(x, w)
+            r = Relu(m)
+            o = MatMul(r, v)
+            y = If (c) <
+                then_branch = t () => (float[N,4] yt) { yt = MatMul(x, u) },
+                else_branch = e () => (float[N,4] ye) { ye = Identity(o) }
+            >
+        }
+        """,
+        {
+            n: np.random.default_rng(i).standard_normal(s).astype(np.float32)
+            for i, (n, s) in enumerate({"w": (8, 16), "v": (16, 4), "u": (8, 4)}.items())
+        },
+    )
+    data = [
+        {
+            "x": np.random.default_rng(i).standard_normal((3, 8)).astype(np.float32),
+            "c": np.array(i % 2 == 0),
+        }
+        for i in range(8)
+    ]
+    result = onnxopt.prune(model, calibration=data, sparsity=0.5, multiple=1)
+    shapes = {n: tuple(v.const_value.shape) for n, v in result.model.graph.initializers.items()}
+    assert shapes["w"] == (8, 8)
+    assert shapes["u"] == (8, 4)
+    np.testing.assert_allclose(
+        run(result.model, data[0])[0], run(model, data[0])[0], rtol=1e-5, atol=1e-5
+    )
+
+
+def test_command_writes_model_report_and_plot(tmp_path: Path) -> None:
+    model = _mlp()
+    save_model(model, tmp_path / "m.onnx")
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).standard_normal((64, 8), np.float32))
+    arguments = ["prune", str(tmp_path / "m.onnx"), "--target-size", "0.6", "--calibration"]
+    arguments += [str(tmp_path / "x.npz"), "--report", str(tmp_path / "page.html")]
+    done = CliRunner().invoke(cli, [*arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.output)
+    assert report["output"] == str(tmp_path / "m.pruned.onnx")
+    assert report["after"]["parameters"] < report["before"]["parameters"]
+    assert report["repairs"][0]["after"] < report["repairs"][0]["before"]
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count("<rect") >= 16
+    assert "http" not in page
+    text = CliRunner().invoke(cli, [*arguments, "-v", "-o", str(tmp_path / "n.onnx")])
+    assert "parameters:" in text.output
+    assert "re-fitted" in text.output
+
+
+def test_nothing_is_written_when_the_target_cannot_be_met(tmp_path: Path) -> None:
+    save_model(_mlp(), tmp_path / "m.onnx")
+    done = CliRunner().invoke(
+        cli, ["prune", str(tmp_path / "m.onnx"), "--target-size", "0.01"], standalone_mode=False
+    )
+    assert isinstance(done.exception, InvalidInputError)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
