@@ -95,13 +95,14 @@ def chosen_passes(
 
 def before_pruning(target: Target | str = "cpu") -> list[AnyPass | Repeat]:
     """What `fast` does but the sums of residual streams, whose parts repair looks at one by one."""
-    late = {type(one) for one in _finished("cpu")}
-    return [one for one in fast(target) if type(one) not in late]
+    aim = as_target(target)
+    late = {type(one) for one in _finished(aim)}
+    return [one for one in fast(aim) if type(one) not in late]
 
 
 def after_pruning(target: Target | str = "cpu") -> list[AnyPass | Repeat]:
     """What `before_pruning` left out."""
-    return list(_finished(as_target(target).provider))
+    return list(_finished(as_target(target)))
 
 
 def _prepared() -> tuple[AnyPass | Repeat, ...]:

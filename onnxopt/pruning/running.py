@@ -30,7 +30,8 @@ from onnxopt.pruning.repairing import repair
 from onnxopt.pruning.report import PruningReport
 from onnxopt.runtime.deviation import Reference
 from onnxopt.runtime.interleaving import time_interleaved
-from onnxopt.runtime.session import CannotRunError, Feeds, open_session, require_runtime
+from onnxopt.runtime.library import CannotRunError, require_runtime
+from onnxopt.runtime.session import Feeds, open_session
 from onnxopt.runtime.speed import measure_speed
 from onnxopt.targets import as_target
 

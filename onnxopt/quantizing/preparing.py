@@ -13,9 +13,9 @@ from onnxopt.core.pipeline import Observer
 from onnxopt.core.report import Report
 from onnxopt.graph.accepting import accepted_model
 from onnxopt.graph.loading import load_model
+from onnxopt.graph.naming import name_nodes
 from onnxopt.optimizing import optimize
 from onnxopt.passes.precision import ConvertToFloat32
-from onnxopt.quantizing.naming import name_nodes
 from onnxopt.quantizing.opsets import raise_opset
 from onnxopt.quantizing.options import QuantizeOptions
 

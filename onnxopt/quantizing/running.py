@@ -20,7 +20,7 @@ from onnxopt.core.pipeline import Observer
 from onnxopt.core.timing import timed
 from onnxopt.graph.cost import weight_bytes
 from onnxopt.graph.fingerprint import fingerprint
-from onnxopt.graph.naming import excluded_names, name_nodes
+from onnxopt.graph.naming import excluded_names
 from onnxopt.graph.saving import check_target, save_model
 from onnxopt.quantizing.entries import node_entries
 from onnxopt.quantizing.forms import forms, observed_names
