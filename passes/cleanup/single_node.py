@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import onnx_ir as ir
 from onnxscript.rewriter._basics import MatchContext
@@ -53,7 +53,13 @@ def found(**what: Any) -> MatchResult:
 
 
 class NodeRule(RewriteRuleClassBase):
-    """Matches every node of one op type; `check` and `rewrite` get its first output as `root`."""
+    """Matches every node of one op type; `check` and `rewrite` get its first output as `root`.
+
+    Attributes:
+        domain: The domain of the operator.
+    """
+
+    domain: ClassVar[str] = ""
 
     def __init__(self, op_type: str, name: str) -> None:
         super().__init__(name, remove_nodes=False)
@@ -64,21 +70,23 @@ class NodeRule(RewriteRuleClassBase):
         """The rule, made with the arguments of the constructor."""
         rule = cls(*args)
         return _OneNodeRule(
-            _one_node(rule.op_type), rule.rewrite, rule.check, name=rule.name, remove_nodes=False
-        )
+            _one_node(rule.op_type, rule.domain), rule.rewrite, rule.check, name=rule.name,
+            remove_nodes=False,
+        )  # fmt: skip
 
     def pattern(self, op: Any) -> Any:
         """One node, whatever its inputs and attributes are."""
-        return getattr(op, self.op_type)(_allow_other_inputs=True, _outputs=["root"])
+        return _one_of(op, self.op_type, self.domain)
 
 
 @functools.cache
-def _one_node(op_type: str) -> GraphPattern:
+def _one_node(op_type: str, domain: str) -> GraphPattern:
     """The pattern of `NodeRule`, made once for each op type: rules are made for every run."""
-    pattern = RewriteRule(
-        lambda op: getattr(op, op_type)(_allow_other_inputs=True, _outputs=["root"]), _unused
-    )
-    return pattern._target_pattern
+    return RewriteRule(lambda op: _one_of(op, op_type, domain), _unused)._target_pattern
+
+
+def _one_of(op: Any, op_type: str, domain: str) -> Any:
+    return getattr(op, op_type)(_domain=domain, _allow_other_inputs=True, _outputs=["root"])
 
 
 def _unused(op: Any) -> None:
@@ -102,7 +110,8 @@ class _OneNodeRule(RewriteRule):
         tracer: MatchingTracer | None = None,
     ) -> MatchResult | None:
         """Binds the node, and what the check finds."""
-        if node.op_type != self._target_pattern.output_node.op_type or node.domain:
+        wanted = self._target_pattern.output_node
+        if node.op_type != wanted.op_type or not wanted.domain.matches(node.domain):
             return None
         root = node.outputs[0]
         checked = self._condition_function(
@@ -165,10 +174,10 @@ def ints_parameter(node: ir.Node, name: str, index: int) -> tuple[int, ...] | No
     return constant_ints(node.inputs[index]) if has_input(node, index) else ()
 
 
-def producer_of(value: ir.Value | None, *op_types: str) -> ir.Node | None:
-    """The node of the default domain that makes `value`, if it is one of `op_types`."""
+def producer_of(value: ir.Value | None, *op_types: str, domain: str = "") -> ir.Node | None:
+    """The node of the domain that makes `value`, if it is one of `op_types`."""
     producer = None if value is None else value.producer()
-    if producer is None or producer.domain or producer.op_type not in op_types:
+    if producer is None or producer.domain != domain or producer.op_type not in op_types:
         return None
     return producer
 

@@ -31,9 +31,9 @@ from typing import ClassVar
 
 from onnxscript.rewriter.pattern import RewriteRule
 
-from onnxopt.core.errors import InvalidInputError
 from onnxopt.core.passes import RewritePass
 from onnxopt.passes.fusion.attention.operators import GroupQuery, MultiHead, Present
+from onnxopt.passes.fusion.runtime_operators import check_operators
 
 _OPERATORS = ("GroupQueryAttention", "MultiHeadAttention")
 
@@ -54,11 +54,7 @@ class FuseAttention(RewritePass):
 
     def __post_init__(self) -> None:
         """Checks the names of the operators."""
-        for operator in self.operators:
-            if operator not in _OPERATORS:
-                raise InvalidInputError(
-                    f"fuse-attention: {operator!r} is none of {', '.join(_OPERATORS)}"
-                )
+        check_operators(self.name, self.operators, _OPERATORS)
 
     def rules(self) -> Sequence[RewriteRule]:
         """One rule for each operator, and one for the caches that they append to."""

@@ -17,8 +17,8 @@ from onnxopt.passes.fusion.attention.lengths import integers
 from onnxopt.passes.fusion.attention.masks import is_causal
 from onnxopt.passes.fusion.attention.plan import Plan, known_size, plan_of
 from onnxopt.passes.fusion.attention.shared_keys import fold_bias, fold_queries, unfold_output
+from onnxopt.passes.fusion.runtime_operators import DOMAIN
 
-DOMAIN = "com.microsoft"
 _INT32 = ir.DataType.INT32
 
 

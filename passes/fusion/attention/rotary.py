@@ -42,8 +42,8 @@ from onnxopt.passes.cleanup.single_node import (
 from onnxopt.passes.fusion.attention.halves import Part, half_shape, part_of, write_half
 from onnxopt.passes.fusion.attention.heads import Heads, typed
 from onnxopt.passes.fusion.attention.lengths import integers, scalar
-from onnxopt.passes.fusion.attention.operators import DOMAIN
 from onnxopt.passes.fusion.polynomials import number
+from onnxopt.passes.fusion.runtime_operators import DOMAIN
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 

@@ -7,6 +7,7 @@ import onnx_ir as ir
 import pytest
 from helpers.rewriting import assert_refuses, assert_rewrites, parse_model
 
+from onnxopt.core.errors import InvalidInputError
 from onnxopt.passes.fusion.gelu import FuseGelu
 
 NUMBERS = {
@@ -65,6 +66,27 @@ def test_gelu_is_respelled_when_the_opset_has_no_operator(body: str, opset: int)
 @pytest.mark.parametrize("body", [*PLAIN, *TANH])
 def test_gelu_stays_with_a_hint_when_the_opset_has_no_operator(body: str) -> None:
     assert_refuses(FuseGelu(), model_of(body, 17), "needs opset 20 (--opset 20)")
+
+
+@pytest.mark.parametrize("body", [*PLAIN, *OTHER, *TANH])
+def test_gelu_is_one_node_of_the_runtime_when_that_may_be_used(body: str) -> None:
+    expect = ["com.microsoft.FastGelu" if "Tanh" in body else "com.microsoft.Gelu"]
+    pass_ = FuseGelu(operators=("FastGelu", "Gelu"))
+    assert_rewrites(pass_, model_of(body, 17), expect=expect, rewrites=1, rtol=1e-4, atol=1e-5)
+
+
+def test_double_stays_when_the_operator_of_the_runtime_has_no_kernel_for_it() -> None:
+    pass_ = FuseGelu(operators=("FastGelu",))
+    assert_refuses(pass_, model_of(TANH[0], 17, "double"), "needs opset 20")
+
+
+def test_erf_stays_when_only_the_other_operator_may_be_used() -> None:
+    assert_refuses(FuseGelu(operators=("FastGelu",)), model_of(PLAIN[0], 17), "needs opset 20")
+
+
+def test_unknown_operators_are_refused_by_name() -> None:
+    with pytest.raises(InvalidInputError, match="'QuickGelu' is none of FastGelu, Gelu"):
+        FuseGelu(operators=("QuickGelu",))
 
 
 @pytest.mark.parametrize("body", [PLAIN[0], OTHER[3], TANH[0]])

@@ -10,8 +10,10 @@ import pytest
 from helpers.rewriting import assert_refuses, assert_rewrites, parse_model
 from numpy.typing import NDArray
 
+from onnxopt.core.errors import InvalidInputError
 from onnxopt.passes.fusion.rms_norm import FuseRMSNorm
 
+RUNTIME = FuseRMSNorm(operators=("SimplifiedLayerNormalization",))
 RNG = np.random.default_rng(0)
 
 
@@ -85,6 +87,22 @@ def test_parts_stay_silently_when_they_are_spelled_that_way(opset: int) -> None:
     result = FuseRMSNorm()(model_of(SQUARES[0], QUOTIENTS[0], opset))
     assert not result.modified
     assert not result.refusals
+
+
+@pytest.mark.parametrize("square", SQUARES)
+@pytest.mark.parametrize("quotient", QUOTIENTS)
+@pytest.mark.parametrize("opset", [13, 17, 18])
+def test_one_node_of_the_runtime_remains_when_that_may_be_used(
+    square: str, quotient: str, opset: int
+) -> None:
+    model = model_of(square, quotient, opset)
+    expect = ["SimplifiedLayerNormalization"]
+    assert_rewrites(RUNTIME, model, expect=expect, rewrites=2, rtol=1e-4, atol=1e-5, check=False)
+
+
+def test_unknown_operators_are_refused_by_name() -> None:
+    with pytest.raises(InvalidInputError, match="'RMS' is none of SimplifiedLayerNormalization"):
+        FuseRMSNorm(operators=("RMS",))
 
 
 @pytest.mark.parametrize("opset", [18, 23])
