@@ -8,10 +8,10 @@ common subexpressions, which are equal only if they read the same initializer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from onnxopt.core.pipeline import AnyPass, Repeat
-from onnxopt.kernels import paying, pays
+from onnxopt.kernels import Provider, paying, pays
 from onnxopt.passes import cleanup as c
 from onnxopt.passes import fusion as f
 from onnxopt.passes import quantization as q
@@ -40,15 +40,9 @@ def fast(target: Target | str = "cpu") -> list[AnyPass | Repeat]:
         target: A fused operator is used where it pays on this target (`onnxopt.kernels`).
     """
     aim = as_target(target)
-    provider = aim.provider
-    operators = paying(provider, "GroupQueryAttention", "MultiHeadAttention")
     return [
         *_prepared(),
-        _with_tidying(
-            *((f.FuseRotaryEmbedding(),) if pays("RotaryEmbedding", provider) else ()),
-            *((f.FuseAttention(operators=operators),) if operators else ()),
-            f.FoldQueryGroups(),
-        ),
+        _with_tidying(*_runtime_fusions(aim.provider), f.FoldQueryGroups()),
         *_finished(aim),
     ]
 
@@ -103,6 +97,26 @@ def before_pruning(target: Target | str = "cpu") -> list[AnyPass | Repeat]:
 def after_pruning(target: Target | str = "cpu") -> list[AnyPass | Repeat]:
     """What `before_pruning` left out."""
     return list(_finished(as_target(target)))
+
+
+def _runtime_fusions(provider: Provider) -> Iterator[AnyPass]:
+    """Fusions into operators of ONNX Runtime that pay on the provider."""
+    if pays("RotaryEmbedding", provider):
+        yield f.FuseRotaryEmbedding()
+    if operators := paying(provider, "GroupQueryAttention", "MultiHeadAttention"):
+        yield f.FuseAttention(operators=operators)
+    if operators := paying(provider, "FastGelu", "Gelu"):
+        yield f.FuseGelu(operators=operators)
+    if pays("BiasGelu", provider):
+        yield f.FuseBiasGelu()
+    if pays("QuickGelu", provider):
+        yield f.FuseQuickGelu()
+    if operators := paying(provider, "SimplifiedLayerNormalization"):
+        yield f.FuseRMSNorm(operators=operators)
+    if pays("EmbedLayerNormalization", provider):
+        yield f.FuseEmbeddings()
+    if pays("SkipLayerNormalization", provider):
+        yield f.FuseSkipNormalization()
 
 
 def _prepared() -> tuple[AnyPass | Repeat, ...]:

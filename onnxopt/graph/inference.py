@@ -18,7 +18,7 @@ import onnx_ir as ir
 from onnxopt.core.walking import subgraphs_of
 from onnxopt.graph import control_flow
 from onnxopt.graph.constants import Array, Constants, constant_tensor
-from onnxopt.graph.contrib_types import contrib_facts
+from onnxopt.graph.contrib import contrib_facts
 from onnxopt.graph.facts import UNKNOWN, Fact, declared, store
 from onnxopt.graph.known_values import KnownValues
 from onnxopt.graph.partial import Partial
@@ -137,7 +137,7 @@ class Inference:
     def _types(self, node: ir.Node, inputs: Sequence[Fact | None]) -> Sequence[Fact]:
         schema = self._schemas.schema(node)
         if schema is None or (node.domain, node.op_type, node.overload) in self.model.functions:
-            facts = contrib_facts(node, inputs, self.symbols)
+            facts = contrib_facts(self._rule_inputs(node, inputs))
             return facts or [declared(value, self.symbols) for value in node.outputs]
         values: dict[int, Array] = {}
         for index in VALUE_INPUTS.get(node.op_type, ()):
@@ -158,18 +158,7 @@ class Inference:
         rule = None if node.domain else _RULES.get(node.op_type)
         ruled: Sequence[tuple[Dim, ...]] = ()
         if rule is not None:
-            ruled = (
-                rule(
-                    RuleInputs(
-                        node,
-                        inputs,
-                        lambda i: self.elements(node.inputs[i]) if i < len(node.inputs) else None,
-                        self.symbols,
-                        self.opset,
-                    )
-                )
-                or ()
-            )
+            ruled = rule(self._rule_inputs(node, inputs)) or ()
         facts = []
         for index, (dtype, dims, other) in enumerate(inferred.raw):
             rule_dims = ruled[index] if index < len(ruled) else None
@@ -190,6 +179,15 @@ class Inference:
                 )
             facts.append(Fact(dtype, named, other))
         return facts
+
+    def _rule_inputs(self, node: ir.Node, inputs: Sequence[Fact | None]) -> RuleInputs:
+        return RuleInputs(
+            node,
+            inputs,
+            lambda i: self.elements(node.inputs[i]) if i < len(node.inputs) else None,
+            self.symbols,
+            self.opset,
+        )
 
     def _constant(self, node: ir.Node) -> Sequence[Fact]:
         tensor = constant_tensor(node)

@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxopt.core.walking import all_graphs
+from onnxopt.graph.contrib import is_contrib
 
 # Domains whose operators ONNX Runtime brings along without schemas that onnx knows.
 _RUNTIME_DOMAINS = frozenset({"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"})
@@ -32,7 +33,7 @@ def unknown_operators(model: ir.Model) -> Counter[str]:
 
 
 def _has_schema(node: ir.Node, model: ir.Model) -> bool:
-    if node.domain in _RUNTIME_DOMAINS:
+    if node.domain in _RUNTIME_DOMAINS or is_contrib(node.domain, node.op_type):
         return True
     version = model.opset_imports.get(node.domain, 1)
     return bool(onnx.defs.has(node.op_type, max_inclusive_version=version, domain=node.domain))

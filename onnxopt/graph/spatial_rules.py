@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import onnx_ir as ir
+
 from onnxopt.graph import symbolic
 from onnxopt.graph.shape_rules import Dims, Elements, Rule, RuleInputs
-from onnxopt.graph.symbolic import Dim
+from onnxopt.graph.symbolic import Dim, Symbols
 from onnxopt.graph.values import int_attribute, ints_attribute
 
 _INT32_MAX = 2**31 - 1
@@ -144,15 +146,34 @@ def windowed_dims(inputs: RuleInputs) -> list[Dims] | None:
         channels, kernel = weight[0], kernel or weight[2:]
     if kernel is None or len(kernel) != spatial:
         return None
+    sizes = window_sizes(node, data[2:], kernel, inputs.symbols)
+    return None if sizes is None else [(data[0], channels, *sizes)]
+
+
+def window_sizes(
+    node: ir.Node, sizes: Sequence[Dim], kernel: Sequence[Dim], symbols: Symbols
+) -> list[Dim] | None:
+    """How often a window fits along each spatial axis; None if its size is not known.
+
+    Args:
+        node: Has the attributes of Conv and pooling.
+        sizes: Sizes of the spatial axes.
+        kernel: Sizes of the window.
+        symbols: Where symbols for sizes come from.
+    """
+    spatial = len(sizes)
     strides = ints_attribute(node, "strides") or (1,) * spatial
     dilations = ints_attribute(node, "dilations") or (1,) * spatial
     pads = ints_attribute(node, "pads") or (0,) * (2 * spatial)
     auto_pad = node.attributes.get("auto_pad")
     mode = "NOTSET" if auto_pad is None else str(auto_pad.value)
     ceil_mode = int_attribute(node, "ceil_mode", 0)
-    dims: list[Dim] = [data[0], channels]
-    for i in range(spatial):
-        size, width = data[2 + i], kernel[i]
+    if len(strides) != spatial or len(dilations) != spatial or len(pads) != 2 * spatial:
+        return None
+    if min(strides, default=1) < 1:
+        return None
+    found: list[Dim] = []
+    for i, (size, width) in enumerate(zip(sizes, kernel, strict=True)):
         if not isinstance(width, int):
             return None
         if mode in ("SAME_UPPER", "SAME_LOWER"):
@@ -163,17 +184,17 @@ def windowed_dims(inputs: RuleInputs) -> list[Dims] | None:
             slack += 0 if ceil_mode and mode == "NOTSET" else strides[i]
         if ceil_mode and mode == "NOTSET":
             # A window that would start in the padding is dropped, which no short formula says.
-            dims.append(
-                inputs.symbols.keyed(("ceil", size, slack, strides[i], pads[i]))
+            found.append(
+                symbols.keyed(("ceil", size, slack, strides[i], pads[i]))
                 if isinstance(size, str)
                 else _ceil_size(size, slack, strides[i], pads[i], pads[i + spatial])
             )
         else:
-            dims.append(_strided(inputs, size, slack, strides[i]))
-    return [tuple(dims)]
+            found.append(_strided(symbols, size, slack, strides[i]))
+    return found
 
 
-def _strided(inputs: RuleInputs, size: Dim, slack: int, stride: int) -> Dim:
+def _strided(symbols: Symbols, size: Dim, slack: int, stride: int) -> Dim:
     """floor((size + slack) / stride)."""
     if isinstance(size, int):
         return max((size + slack) // stride, 0)
@@ -181,7 +202,7 @@ def _strided(inputs: RuleInputs, size: Dim, slack: int, stride: int) -> Dim:
         moved = symbolic.add(size, slack)
         if moved is not None:
             return moved
-    return inputs.symbols.keyed(("strided", size, slack, stride))
+    return symbols.keyed(("strided", size, slack, stride))
 
 
 def _ceil_size(size: int, slack: int, stride: int, before: int, after: int) -> int:
