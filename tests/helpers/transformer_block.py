@@ -12,8 +12,8 @@ HEADS, SIZE, WIDE = 2, 8, 32
 WIDTH = HEADS * SIZE
 # What it holds.
 EXPECTED = {
-    "MultiHeadAttention": 1, "RotaryEmbedding": 2, "LayerNormalization": 2, "Gelu": 1,
-    "Softmax": 0, "Erf": 0, "ReduceMean": 0,
+    "MultiHeadAttention": 1, "RotaryEmbedding": 2, "LayerNormalization": 1,
+    "SkipLayerNormalization": 1, "BiasGelu": 1, "Softmax": 0, "Erf": 0, "ReduceMean": 0,
 }  # fmt: skip
 
 _NORM = """
