@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxopt.export.exporters import ExportFailedError, Job, few_lines
 from onnxopt.export.parts import Part
-from onnxopt.export.weights import tie_weights
+from onnxopt.export.weights import tie_weights, transpose_weights
 from onnxopt.runtime.user_functions import USER_ERRORS
 
 
@@ -43,6 +43,7 @@ class DynamoExporter:
         assert converted is not None
         model: ir.Model = converted.model
         tie_weights(model)
+        transpose_weights(model)
         return model
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import onnx
 import onnx_ir as ir
 
 from onnxopt.export.exporters import ExportFailedError, Job, few_lines
 from onnxopt.export.parts import Part
-from onnxopt.export.weights import bind_weights, tie_weights
+from onnxopt.export.weights import bind_weights, tie_weights, transpose_weights
 from onnxopt.runtime.user_functions import USER_ERRORS
 
 _NEWEST_OPSET = 20
+# What shape inference may compute with; larger constants say nothing about shapes.
+_MOST_BYTES = 1 << 16
 
 
 class TorchScriptExporter:
@@ -36,7 +40,7 @@ class TorchScriptExporter:
         axes = {one.name: one.shape for one in part.inputs} | dict(part.axes)
         file = io.BytesIO()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), _shapes_without_weights():
                 torch.onnx.export(
                     part.module,
                     tuple(part.make(part.cases[0]).values()),
@@ -58,4 +62,27 @@ class TorchScriptExporter:
         model = ir.from_proto(onnx.load_from_string(file.getvalue()))
         bind_weights(model, part)
         tie_weights(model)
+        transpose_weights(model)
         return model
+
+
+@contextlib.contextmanager
+def _shapes_without_weights() -> Iterator[None]:
+    """Inside the block, PyTorch's shape inference gets no large weights.
+
+    It computes whatever follows from weights alone, and keeps it: all of them, transposed.
+    """
+    from torch import _C
+
+    name = "_jit_pass_onnx_graph_shape_type_inference"
+    original = getattr(_C, name)
+
+    def infer(graph: Any, weights: dict[str, Any], opset: int) -> None:
+        small = {key: one for key, one in weights.items() if one.nbytes <= _MOST_BYTES}
+        original(graph, small, opset)
+
+    setattr(_C, name, infer)
+    try:
+        yield
+    finally:
+        setattr(_C, name, original)

@@ -1,4 +1,10 @@
-"""Weights of an exported model: the memory of the PyTorch module itself, each stored once."""
+"""Weights of an exported model: the memory of the PyTorch module itself, each stored once.
+
+    Transpose(w)  =>  w, which is written in the other order
+
+Exporters write a linear layer as MatMul(x, Transpose(w)). Left so, whoever loads the model makes a
+second copy of the weight, ONNX Runtime in every run if its optimizations are off.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +55,40 @@ def tie_weights(model: ir.Model) -> None:
         if first is not value:
             ir.convenience.replace_all_uses_with(value, first)
             del initializers[name]
+
+
+def transpose_weights(model: ir.Model) -> None:
+    """Folds Transposes of weights: as views of the module's memory, so that nothing is copied.
+
+    Weights that something else reads as well, as tied embeddings, stay: they would be stored twice.
+    """
+    from onnx_ir.tensor_adapters import TorchTensor
+
+    outputs = set(model.graph.outputs)
+    for name, value in model.graph.initializers.items():
+        nodes = [use.node for use in value.uses()]
+        orders = {_order(node) for node in nodes}
+        order = next(iter(orders), None)
+        results = [node.outputs[0] for node in nodes]
+        if len(orders) != 1 or order is None or value in outputs or outputs & set(results):
+            continue
+        if _place(value.const_value) is None:
+            continue
+        raw: Any = value.const_value.raw  # type: ignore[union-attr]
+        value.const_value = TorchTensor(raw.detach().permute(order), name=name)
+        value.shape = ir.Shape(value.const_value.shape)
+        for node, result in zip(nodes, results, strict=True):
+            ir.convenience.replace_all_uses_with(result, value)
+            assert node.graph is not None
+            node.graph.remove(node, safe=True)
+
+
+def _order(node: ir.Node) -> tuple[int, ...] | None:
+    """The permutation of a Transpose."""
+    perm = node.attributes.get("perm")
+    if node.op_type != "Transpose" or node.domain or perm is None:
+        return None
+    return tuple(perm.as_ints())
 
 
 def _place(tensor: Any) -> object | None:
