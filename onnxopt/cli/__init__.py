@@ -75,5 +75,9 @@ def _output_failed(error: OSError) -> int:
     return _fail(f"{where}{error.strerror or error}", _CANNOT_WRITE)
 
 
+class Interrupted(SystemExit):
+    """A signal: unlike `sys.exit()` in code of the user's, which is an error of that code."""
+
+
 def _terminate(signum: int, frame: FrameType | None) -> None:
-    sys.exit(128 + signum)
+    raise Interrupted(128 + signum)

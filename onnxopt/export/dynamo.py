@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxopt.export.exporters import ExportFailedError, Job, few_lines
 from onnxopt.export.parts import Part
 from onnxopt.export.weights import tie_weights, transpose_weights
-from onnxopt.runtime.user_functions import USER_ERRORS
+from onnxopt.runtime.user_functions import user_code
 
 
 class DynamoExporter:
@@ -26,7 +26,7 @@ class DynamoExporter:
         """Captures the module, or takes its program, and converts it."""
         import torch
 
-        try:
+        with user_code(wrap=lambda error: ExportFailedError(few_lines(_root(error)))):
             program = part.program if part.program is not None else _capture(part)
             converted = torch.onnx.export(
                 program,
@@ -38,8 +38,6 @@ class DynamoExporter:
                 optimize=False,
                 verbose=False,
             )
-        except USER_ERRORS as error:
-            raise ExportFailedError(few_lines(_root(error))) from error
         assert converted is not None
         model: ir.Model = converted.model
         tie_weights(model)

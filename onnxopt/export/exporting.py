@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -24,12 +25,14 @@ from onnxopt.export.references import run_references
 from onnxopt.export.requirements import require_packages, versions
 from onnxopt.export.result import ExportedFile, ExportResult
 from onnxopt.export.sources import Loaded, kind_of, load_source
+from onnxopt.export.weights import weights_in
 from onnxopt.graph.saving import save_model
 from onnxopt.graph.staged_folder import check_folder, staged_folder
 from onnxopt.runtime.library import require_runtime
 from onnxopt.runtime.session import SavedFile
 
 Say = Callable[[str], None]
+_DATA_DEPENDENT = re.compile("data.?dependent", re.IGNORECASE)
 
 
 class CannotExportError(OnnxOptError):
@@ -143,6 +146,7 @@ class _Run:
             with output_to(self.log):
                 best = choose(candidates, runs)
             if best is not None:
+                notes += _doubts(part, loaded, best, candidates)
                 file = f"{part.name}.onnx"
                 notes += [f"{file}: {note}" for note in best.notes]
                 return _Exported(file, checker, candidates, best, notes)
@@ -246,6 +250,25 @@ class _Run:
 
 def _reasons(candidates: list[Candidate]) -> str:
     return "; ".join(f"{one.exporter}: {one.rejected}" for one in candidates)
+
+
+def _doubts(part: Part, loaded: Loaded, best: Candidate, candidates: list[Candidate]) -> list[str]:
+    """What parity does not show."""
+    notes = []
+    assert best.model is not None
+    if random := loaded.untrained and weights_in(best.model, loaded.model, loaded.untrained):
+        names = ", ".join(random[:3]) + f" and {len(random) - 3} more" * (len(random) > 3)
+        notes.append(
+            f"{part.name}: the source has no weights for {names}: they are random, and the model "
+            f"is of no use for {loaded.task} until they are trained"
+        )
+    traced = best.exporter == "torchscript"
+    if traced and any(_DATA_DEPENDENT.search(one.rejected) for one in candidates):
+        notes.append(
+            f"{part.name}: the module decides by values what to compute; the trace has what it "
+            "decided for the inputs that it was checked on, and for no others"
+        )
+    return notes
 
 
 def _model_type(model: Any) -> str:

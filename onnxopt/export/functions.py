@@ -10,7 +10,7 @@ from onnxopt.core.errors import InvalidInputError
 from onnxopt.export.filling import like_example
 from onnxopt.export.parts import Case, Input, Part, Tensor
 from onnxopt.export.sources import Loaded
-from onnxopt.runtime.user_functions import USER_ERRORS, find_function
+from onnxopt.runtime.user_functions import find_function, user_code
 
 
 def load_function(source: str) -> Loaded:
@@ -23,10 +23,9 @@ def load_function(source: str) -> Loaded:
     Raises:
         InvalidInputError: It fails or returns something else.
     """
-    try:
-        made = find_function(source)()
-    except USER_ERRORS as error:
-        raise InvalidInputError(f"{source}: failed: {type(error).__name__}: {error}") from error
+    function = find_function(source)
+    with user_code(f"{source}: failed"):
+        made = function()
     return Loaded([module_part(source, made)])
 
 
@@ -111,13 +110,10 @@ def wrapped(
         for case in cases
     ]  # fmt: skip
     probe = Part("model", flat, inputs, (), (Case(sizes),))
-    with torch.no_grad():
-        try:
-            outputs = flat.names_of_outputs(*probe.make(probe.cases[0]).values())
-        except USER_ERRORS as error:
-            raise InvalidInputError(
-                f"the module fails on its example inputs: {type(error).__name__}: {error}"
-            ) from error
+    with torch.no_grad(), user_code("the module fails on its example inputs"):
+        outputs = flat.names_of_outputs(*probe.make(probe.cases[0]).values())
+    if not outputs:
+        raise InvalidInputError("the module returns no tensor")
     fixable = (tuple(sizes),) if guessed and sizes else ()
     return Part("model", flat, inputs, outputs, tuple(cases), may_fix=fixable)
 

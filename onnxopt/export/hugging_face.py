@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from onnxopt.core.errors import InvalidInputError
+from onnxopt.export.configurations import check_configuration
 from onnxopt.export.sources import Loaded
 from onnxopt.export.tasks import Task, find_task
 from onnxopt.export.transformers_parts import transformers_parts
-from onnxopt.runtime.user_functions import USER_ERRORS
+from onnxopt.runtime.user_functions import user_code
 
 _TIMEOUT = 5.0  # seconds until the hub counts as unreachable
 _WANTED = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
@@ -74,12 +75,9 @@ def load_hugging_face(source: str, folder: Path, task: str | None) -> Loaded:
     from transformers import AutoConfig
 
     _require_safetensors(source, folder)
-    try:
+    check_configuration(source, folder)
+    with user_code(wrap=lambda error: _unreadable(source, "read its configuration", error)):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except USER_ERRORS as error:
-        raise InvalidInputError(
-            f"{source}: cannot read its configuration: {_line(error)}"
-        ) from error
     architectures = config.architectures or []
     found = find_task(task, architectures, source)
     model, untrained = _load_model(source, folder, found, architectures)
@@ -100,7 +98,7 @@ def _load_model(
         loader = getattr(transformers, own)
     else:
         loader = getattr(transformers, task.auto)
-    try:
+    with user_code(wrap=lambda error: _unreadable(source, f"be loaded for {task.name}", error)):
         model, info = loader.from_pretrained(
             folder,
             dtype=torch.float32,
@@ -109,24 +107,7 @@ def _load_model(
             use_safetensors=True,
             output_loading_info=True,
         )
-    except USER_ERRORS as error:
-        raise InvalidInputError(
-            f"{source}: cannot be loaded for {task.name}: {_line(error)}"
-        ) from error
     return model.eval(), set(info["missing_keys"])
-
-
-def _tokenizer_inputs(folder: Path) -> list[str] | None:
-    """Names of what the tokenizer gives; None if the folder has no tokenizer that loads."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except USER_ERRORS:
-        return None
-    return list(tokenizer.model_input_names)
 
 
 def _require_safetensors(source: str, folder: Path) -> None:
@@ -165,6 +146,16 @@ def _modules(folder: Path) -> list[Path]:
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return [folder / name for name in names if Path(name).name == name and (folder / name).is_dir()]
+
+
+def _unreadable(source: str, what: str, error: BaseException) -> InvalidInputError:
+    reason = _line(error)
+    if "trust_remote_code" in str(error):
+        reason = (
+            "it needs code of its own, which is not run; export it from a function of yours, "
+            "file.py:function"
+        )
+    return InvalidInputError(f"{source}: cannot {what}: {reason}")
 
 
 def _line(error: BaseException) -> str:

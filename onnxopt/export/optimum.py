@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnxopt.export.exporters import ExportFailedError, Job, few_lines
 from onnxopt.export.parts import Part
 from onnxopt.graph.loading import load_model
+from onnxopt.runtime.user_functions import user_code
 
 # It writes files by way of protobuf messages in memory, weights included.
 _MOST_BYTES = 1 << 30
@@ -47,15 +48,11 @@ class OptimumExporter:
         """Exports into a folder and loads what is there."""
         from optimum.exporters.onnx import onnx_export_from_model
 
-        from onnxopt.runtime.user_functions import USER_ERRORS
-
         folder = job.work / "optimum"
-        try:
+        with user_code(wrap=lambda error: ExportFailedError(few_lines(error))):
             onnx_export_from_model(
                 job.model, folder, opset=job.opset, task=_task(job), do_validation=False
             )
-        except USER_ERRORS as error:
-            raise ExportFailedError(few_lines(error)) from error
         files = sorted(path.name for path in folder.glob("*.onnx"))
         if files != ["model.onnx"]:
             raise ExportFailedError(f"it made {', '.join(files) or 'no file'}, not model.onnx")

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnxopt.export.exporters import ExportFailedError, Job, few_lines
 from onnxopt.export.parts import Part
 from onnxopt.export.weights import bind_weights, tie_weights, transpose_weights
-from onnxopt.runtime.user_functions import USER_ERRORS
+from onnxopt.runtime.user_functions import user_code
 
 _NEWEST_OPSET = 20
 # What shape inference may compute with; larger constants say nothing about shapes.
@@ -39,26 +39,24 @@ class TorchScriptExporter:
 
         axes = {one.name: one.shape for one in part.inputs} | dict(part.axes)
         file = io.BytesIO()
-        try:
-            with torch.no_grad(), _shapes_without_weights():
-                torch.onnx.export(
-                    part.module,
-                    tuple(part.make(part.cases[0]).values()),
-                    file,
-                    dynamo=False,
-                    input_names=[one.name for one in part.inputs],
-                    output_names=list(part.outputs),
-                    opset_version=job.opset,
-                    # The weights stay where they are: no copy, and no limit of 2 GB.
-                    export_params=False,
-                    do_constant_folding=False,
-                    dynamic_axes={
-                        name: {axis: d for axis, d in enumerate(shape) if isinstance(d, str)}
-                        for name, shape in axes.items()
-                    },
-                )
-        except USER_ERRORS as error:
-            raise ExportFailedError(few_lines(error)) from error
+        failing = user_code(wrap=lambda error: ExportFailedError(few_lines(error)))
+        with failing, torch.no_grad(), _shapes_without_weights():
+            torch.onnx.export(
+                part.module,
+                tuple(part.make(part.cases[0]).values()),
+                file,
+                dynamo=False,
+                input_names=[one.name for one in part.inputs],
+                output_names=list(part.outputs),
+                opset_version=job.opset,
+                # The weights stay where they are: no copy, and no limit of 2 GB.
+                export_params=False,
+                do_constant_folding=False,
+                dynamic_axes={
+                    name: {axis: d for axis, d in enumerate(shape) if isinstance(d, str)}
+                    for name, shape in axes.items()
+                },
+            )
         model = ir.from_proto(onnx.load_from_string(file.getvalue()))
         bind_weights(model, part)
         tie_weights(model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
 from typing import Any
 
 from onnxopt.core.errors import InvalidInputError
@@ -20,15 +19,12 @@ _SAMPLES = 4000
 _MAY_BE_FIXED = (("height", "width"), ("frames",), ("samples",), ("sequence",))
 
 
-def transformers_parts(
-    model: Any, task: Task, tokenized: Collection[str] | None = None
-) -> list[Part]:
+def transformers_parts(model: Any, task: Task) -> list[Part]:
     """The parts of a model's export.
 
     Args:
         model: A transformers model in evaluation mode.
         task: What it is exported for.
-        tokenized: Inputs that the model's tokenizer gives; None if there is no tokenizer.
 
     Raises:
         InvalidInputError: The model takes inputs of a kind that is not known here.
@@ -41,7 +37,7 @@ def transformers_parts(
         return seq2seq_parts(model, main_input(model))
     if task.name == "text-generation" and model.can_generate():
         return [decoder_part(model)]
-    return [_encoder_part(model, task, tokenized)]
+    return [_encoder_part(model, task)]
 
 
 def main_input(model: Any) -> Input:
@@ -67,8 +63,8 @@ def main_input(model: Any) -> Input:
     )
 
 
-def _encoder_part(model: Any, task: Task, tokenized: Collection[str] | None) -> Part:
-    inputs = _encoder_inputs(model, tokenized)
+def _encoder_part(model: Any, task: Task) -> Part:
+    inputs = _encoder_inputs(model)
     sizes = _first_sizes(model, inputs)
     cases = [Case(sizes)]
     cases.append(Case({s: _smaller(s, n) for s, n in sizes.items()}, seed=1))
@@ -92,7 +88,7 @@ def _encoder_part(model: Any, task: Task, tokenized: Collection[str] | None) -> 
     )
 
 
-def _encoder_inputs(model: Any, tokenized: Collection[str] | None) -> list[Input]:
+def _encoder_inputs(model: Any) -> list[Input]:
     config, parameters = model.config, inspect.signature(model.forward).parameters
     main = main_input(model)
     two_inputs = main.name == "input_ids" and "pixel_values" in parameters
@@ -106,8 +102,7 @@ def _encoder_inputs(model: Any, tokenized: Collection[str] | None) -> list[Input
     if "attention_mask" in parameters:
         found.append(Input("attention_mask", (text, "sequence"), padding_mask(left=False)))
     kinds = getattr(config, "type_vocab_size", 0) or 0
-    given = tokenized is None or "token_type_ids" in tokenized
-    if "token_type_ids" in parameters and kinds > 1 and given:
+    if "token_type_ids" in parameters and kinds > 1:
         found.append(Input("token_type_ids", (text, "sequence"), below(kinds)))
     return found
 

@@ -8,6 +8,7 @@ second copy of the weight, ONNX Runtime in every run if its optimizations are of
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import onnx_ir as ir
@@ -81,6 +82,20 @@ def transpose_weights(model: ir.Model) -> None:
             ir.convenience.replace_all_uses_with(result, value)
             assert node.graph is not None
             node.graph.remove(node, safe=True)
+
+
+def weights_in(model: ir.Model, module: Any, names: Collection[str]) -> list[str]:
+    """Which of a module's weights are in a model.
+
+    Args:
+        model: The model. If none of its weights is memory of PyTorch's, all are taken to be in it.
+        module: The module.
+        names: Names in the module.
+    """
+    raws: list[Any] = [getattr(v.const_value, "raw", 0) for v in model.graph.initializers.values()]
+    places = {raw.data_ptr() for raw in raws if hasattr(raw, "data_ptr")}
+    weights = dict(module.named_parameters(remove_duplicate=False))
+    return [n for n in names if n in weights and (weights[n].data_ptr() in places or not places)]
 
 
 def _order(node: ir.Node) -> tuple[int, ...] | None:

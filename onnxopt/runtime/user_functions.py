@@ -85,18 +85,27 @@ class user_code:  # noqa: N801  (reads as a statement)
 
     Args:
         what: What the line begins with.
+        wrap: Makes the error to raise in place of that line.
     """
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(
+        self, what: str = "", wrap: Callable[[BaseException], OnnxOptError] | None = None
+    ) -> None:
+        self._wrap = wrap or (lambda error: InvalidInputError(f"{what}: {_one_line(error)}"))
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (Exception, SystemExit)) and not isinstance(error, OnnxOptError):
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise InvalidInputError(f"{self._what}: {reason}") from error
+        # The command line makes a SystemExit of its own kind of a signal.
+        if isinstance(error, OnnxOptError):
+            return
+        if isinstance(error, Exception) or type(error) is SystemExit:
+            raise self._wrap(error) from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 class _Spool:
