@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from onnxopt.core.errors import SaveError
+
 _DESCRIPTORS = (1, 2)
 
 
@@ -24,7 +26,10 @@ def output_to(log: Path) -> Iterator[None]:
         if stream is not None:
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-    with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+    with (
+        _log_errors(log),
+        log.open("a", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         with (
             _logging_to(file),  # before the streams are redirected: it looks for them
             _descriptors_to(file.fileno()),
@@ -35,6 +40,17 @@ def output_to(log: Path) -> Iterator[None]:
             warnings.simplefilter("default")
             yield
         file.flush()
+
+
+@contextlib.contextmanager
+def _log_errors(log: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SaveError(
+            f"cannot write the exporters' output to {log}: {error.strerror or error}; free some "
+            "space or set TMPDIR to another folder"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -17,22 +16,21 @@ from onnxopt.core.errors import InvalidInputError, OnnxOptError, ParityError
 from onnxopt.export.capturing import output_to
 from onnxopt.export.checking import Checker
 from onnxopt.export.choosing import Candidate, choose, try_exporter
+from onnxopt.export.doubts import doubts
 from onnxopt.export.exporters import DEFAULT_OPSET, EXPORTERS, Job, find_exporters
-from onnxopt.export.folders import RECORD, copy_companions, write_record
+from onnxopt.export.folders import RECORD, copy_companions, copy_log, write_record
 from onnxopt.export.masking import exportable_masks
 from onnxopt.export.parts import Part
 from onnxopt.export.references import run_references
 from onnxopt.export.requirements import require_packages, versions
 from onnxopt.export.result import ExportedFile, ExportResult
 from onnxopt.export.sources import Loaded, kind_of, load_source
-from onnxopt.export.weights import weights_in
 from onnxopt.graph.saving import save_model
 from onnxopt.graph.staged_folder import check_folder, staged_folder
 from onnxopt.runtime.library import require_runtime
 from onnxopt.runtime.session import SavedFile
 
 Say = Callable[[str], None]
-_DATA_DEPENDENT = re.compile("data.?dependent", re.IGNORECASE)
 
 
 class CannotExportError(OnnxOptError):
@@ -146,7 +144,7 @@ class _Run:
             with output_to(self.log):
                 best = choose(candidates, runs)
             if best is not None:
-                notes += _doubts(part, loaded, best, candidates)
+                notes += doubts(part, loaded, best, candidates)
                 file = f"{part.name}.onnx"
                 notes += [f"{file}: {note}" for note in best.notes]
                 return _Exported(file, checker, candidates, best, notes)
@@ -163,10 +161,13 @@ class _Run:
 
     def _failure(self, part: Part, candidates: list[Candidate]) -> CannotExportError:
         log = self.target.absolute().parent / f"{self.target.name}.export.log"
-        shutil.copyfile(self.log, log)
+        told = f"all that the exporters said is in {log}"
+        try:
+            shutil.copyfile(self.log, log)
+        except OSError as error:
+            told = f"what the exporters said cannot be written to {log}: {error.strerror or error}"
         return CannotExportError(
-            f"{self.source}: {part.name} cannot be exported: {_reasons(candidates)}; all that the "
-            f"exporters said is in {log}"
+            f"{self.source}: {part.name} cannot be exported: {_reasons(candidates)}; {told}"
         )
 
     def save(
@@ -210,7 +211,7 @@ class _Run:
                 seconds=time.perf_counter() - start,
             )
             write_record(result.to_dict(), stage)
-            shutil.copyfile(self.log, stage / "export.log")
+            copy_log(self.log, stage)
         return result
 
     def _finish(self, one: _Exported, stage: Path, optimize: bool) -> ExportedFile:
@@ -250,25 +251,6 @@ class _Run:
 
 def _reasons(candidates: list[Candidate]) -> str:
     return "; ".join(f"{one.exporter}: {one.rejected}" for one in candidates)
-
-
-def _doubts(part: Part, loaded: Loaded, best: Candidate, candidates: list[Candidate]) -> list[str]:
-    """What parity does not show."""
-    notes = []
-    assert best.model is not None
-    if random := loaded.untrained and weights_in(best.model, loaded.model, loaded.untrained):
-        names = ", ".join(random[:3]) + f" and {len(random) - 3} more" * (len(random) > 3)
-        notes.append(
-            f"{part.name}: the source has no weights for {names}: they are random, and the model "
-            f"is of no use for {loaded.task} until they are trained"
-        )
-    traced = best.exporter == "torchscript"
-    if traced and any(_DATA_DEPENDENT.search(one.rejected) for one in candidates):
-        notes.append(
-            f"{part.name}: the module decides by values what to compute; the trace has what it "
-            "decided for the inputs that it was checked on, and for no others"
-        )
-    return notes
 
 
 def _model_type(model: Any) -> str:

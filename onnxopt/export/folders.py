@@ -21,6 +21,12 @@ def copy_companions(source: Path, names: list[Path], stage: Path) -> None:
             shutil.copyfile(source / name, stage / name)
 
 
+def copy_log(log: Path, stage: Path) -> None:
+    """Copies the exporters' output into an export's folder."""
+    with save_errors(stage):
+        shutil.copyfile(log, stage / "export.log")
+
+
 def write_record(record: dict[str, Any], stage: Path) -> None:
     """Writes the record of an export into its folder."""
     with save_errors(stage):

@@ -63,6 +63,8 @@ def staged_folder(target: Path, *, marker: str, overwrite: bool) -> Iterator[Pat
         yield stage
         with save_errors(target):
             _replace(stage, target)
+    except SaveError as error:  # the user knows no stage
+        raise SaveError(str(error).replace(str(stage), str(target))) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 

@@ -77,6 +77,55 @@ def test_module_with_tied_weights_is_exported_dynamic(tmp_path: Path, exporter: 
     assert record["files"][0]["parity"]["scores"]["relative_error"] < 1e-5
 
 
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+def test_weights_are_written_in_the_order_that_they_are_read(
+    tmp_path: Path, exporter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    name = "_jit_pass_onnx_graph_shape_type_inference"
+    original = getattr(torch._C, name)
+    monkeypatch.setattr(torch._C, name, lambda *a: (seen.append(a[1]), original(*a))[1])
+    body = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lines = nn.Sequential(nn.Linear(96, 200, bias=False), nn.Linear(200, 5, bias=False))
+    def forward(self, x):
+        return self.lines(x)
+def make(): return Net(), torch.rand(2, 3, 96)
+"""
+    result = onnxopt.export(write(tmp_path, body), tmp_path / "out", exporter=exporter)
+    assert result.files[0].largest_error < 1e-5
+    model = onnxopt.load(tmp_path / "out" / "model.onnx")
+    assert [node.op_type for node in model.graph] == ["MatMul", "MatMul"]
+    shapes = [list(node.inputs[1].const_value.shape) for node in model.graph]
+    assert shapes == [[96, 200], [200, 5]]
+    if exporter == "torchscript":  # 200 * 96 floats are a weight, 5 * 200 could be a shape
+        assert seen
+        assert all(list(weights) == ["module.lines.1.weight"] for weights in seen)
+
+
+def test_module_that_draws_random_numbers_is_told(tmp_path: Path) -> None:
+    body = """
+class Net(nn.Module):
+    def forward(self, x): return x + torch.rand_like(x)
+def make(): return Net(), torch.rand(2, 3)
+"""
+    result = onnxopt.export(write(tmp_path, body), tmp_path / "out", exporter="torchscript")
+    assert "does not repeat 'output'" in result.notes[0]
+
+
+def test_decision_by_values_is_told_when_it_is_traced(tmp_path: Path) -> None:
+    body = """
+class Net(nn.Module):
+    def forward(self, x): return x * 2 if x.sum() > 0 else x - 1
+def make(): return Net(), torch.rand(2, 3)
+"""
+    result = onnxopt.export(write(tmp_path, body), tmp_path / "out")
+    assert result.files[0].exporter == "torchscript"
+    assert "decides by values" in result.notes[0]
+
+
 def test_batch_is_guessed_and_refuted_by_pytorch(tmp_path: Path) -> None:
     body = "def make(): return nn.Linear(4, 3), torch.rand(2, 4)\n"
     result = onnxopt.export(write(tmp_path, body), tmp_path / "a", exporter="torchscript")
@@ -123,6 +172,19 @@ def make(): return Net(), torch.rand(3, 4), {"x": {0: "batch"}}
             "dynamic axes name 'y'",
         ),
         ("def other(): pass", "no function 'make'"),
+        ("import sys\ndef make(): sys.exit(3)", "failed: SystemExit: 3"),
+        ("class Odd(Exception): pass\ndef make(): raise Odd('one\\ntwo')", "Odd: one two"),
+        (
+            "class Odd(Exception): pass\nclass Net(nn.Module):\n"
+            "    def forward(self, x): raise Odd('one\\ntwo')\n"
+            "def make(): return Net(), torch.ones(2)",
+            "example inputs: Odd: one two",
+        ),
+        (
+            "class Net(nn.Module):\n    def forward(self, x): return ()\n"
+            "def make(): return Net(), torch.ones(2)",
+            "returns no tensor",
+        ),
         ("def make(: pass", "cannot import"),
     ],
 )
