@@ -4,7 +4,9 @@
 
 All sessions run in interleaved rounds in one process; a ratio is how many times faster than the
 float32 export a model is, with its 95 % interval. `onnxruntime` rows are ONNX Runtime's own 4-bit
-quantizer on the same export.
+quantizer on the same export, in both block sizes that its documentation uses, with int8 activations
+(accuracy level 4) and no zero points, which is its fastest form; the last column compares with
+the faster one of them.
 """
 
 from __future__ import annotations
@@ -90,10 +92,14 @@ def main() -> None:
         paths = build(source, folder)
         base = open_session(source, arguments.threads)
         sessions = [open_session(path, arguments.threads) for path in paths.values()]
-        ratios = latency_ratios(base, sessions, feeds(base), seconds=arguments.seconds)
+        ratios = latency_ratios(base, sessions, feeds(base), seconds=arguments.seconds, burst=6)
+        theirs = max(r for name, (r, _, _) in zip(paths, ratios, strict=True) if "runtime" in name)
         for (name, path), (ratio, low, high) in zip(paths.items(), ratios, strict=True):
             size = path.stat().st_size / source.stat().st_size
-            print(f"{name:34} {ratio:5.2f} x ({low:.2f} to {high:.2f})   size {size:.3f}")
+            print(
+                f"{name:34} {ratio:5.2f} x ({low:.2f} to {high:.2f})   size {size:.3f}   "
+                f"{ratio / theirs:.2f} x onnxruntime"
+            )
 
 
 if __name__ == "__main__":
