@@ -44,7 +44,7 @@ def test_gptq_halves_the_error_of_the_output(
 def test_gptq_only_rounds_where_inputs_are_uncorrelated(act_order: bool) -> None:
     weight, _ = _problem(128)
     encoding = BlockEncoding(4, 32, method="rtn")
-    solved = solve_gptq(weight, 0, np.eye(128), encoding, act_order=act_order)
+    solved = solve_gptq(weight, 0, np.eye(128), encoding, act_order=act_order, sweeps=0)
     rounded = quantize_weight(ir.Tensor(weight), encoding, 0)
     np.testing.assert_array_equal(solved.integers, rounded.integers)
     np.testing.assert_array_equal(solved.scales, rounded.scales)
@@ -83,3 +83,27 @@ def test_awq_scales_the_channels_with_large_activations() -> None:
 def test_awq_leaves_even_activations_alone() -> None:
     weight, _ = _problem(64)
     np.testing.assert_array_equal(search_scales([(weight, BlockEncoding())], np.eye(64)), 1)
+
+
+@pytest.mark.parametrize("block_size", [32, 0])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_every_sweep_of_coordinate_descent_lowers_the_error(
+    block_size: int, symmetric: bool
+) -> None:
+    weight, moments = _problem(rows=150)  # the last block is not whole
+    encoding = BlockEncoding(4, block_size, symmetric, "mse")
+    errors = []
+    for sweeps in (0, 1, 2, 4):
+        solved = solve_gptq(weight, 0, moments, encoding, damping=1e-4, sweeps=sweeps)
+        assert solved.integers.max() <= encoding.levels
+        errors.append(output_error(weight, solved.values(), moments))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.95 * errors[0]
+
+
+def test_inputs_that_are_always_zero_leave_their_rows_rounded() -> None:
+    weight, moments = _problem(128)
+    moments[40:50] = moments[:, 40:50] = 0
+    solved = solve_gptq(weight, 0, moments, BlockEncoding(4, 32, method="mse"))
+    error = np.abs(solved.values() - weight)[40:50].max()
+    assert error < 1.0  # of weights up to 3.5
