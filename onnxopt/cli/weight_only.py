@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
@@ -47,9 +47,9 @@ def weight_only_options(function: F) -> F:
         ),
         click.option(
             "--block-size",
-            type=click.IntRange(min=0),
             metavar="N",
-            help="weight-only: weights that share a scale, 32 by default; 0 for a whole channel.",
+            help="weight-only: weights that share a scale, 32 by default; 0 for a whole channel; "
+            "auto for the smallest of 32, 64 and 128 that is as fast here as any, by shape.",
         ),
         click.option(
             "--bits",
@@ -92,10 +92,14 @@ def run_weight_only(
 ) -> None:
     """Quantizes and reports."""
     from onnxopt.cli.progress import progress
+    from onnxopt.targets import as_target
     from onnxopt.weight_only import quantize_weights
 
     bits = given.pop("bits", "4")
     label = "int4" if bits == "auto" else f"int{bits}"
+    if "block_size" in given:
+        given["block_size"] = _block_size(given["block_size"], options["target"])
+        given["threads"] = as_target(options["target"]).threads
     with progress(quiet=quiet or as_json) as observers:
 
         def told(what: str, done: int, count: int) -> None:
@@ -113,3 +117,18 @@ def run_weight_only(
             **{name: options[name] for name in _SHARED if options[name] is not None},
         )
     show(result.report, as_json=as_json, verbose=verbose, quiet=quiet)
+
+
+def _block_size(text: str, target: str | None) -> int | Literal["auto"]:
+    if text == "auto":
+        from onnxopt.cli.options import run_here
+
+        provider, _ = run_here(target, None)
+        if provider != "cpu":
+            raise InvalidInputError(
+                "--block-size auto measures kernels of the CPU; name a size, for example 32"
+            )
+        return "auto"
+    if not text.isdecimal() or len(text) > 9:
+        raise InvalidInputError(f"--block-size {text[:40]!r}: write a number, or auto")
+    return int(text)

@@ -6,8 +6,8 @@ Frantar, Ashkboos, Hoefler, Alistarh, "GPTQ: Accurate Post-Training Quantization
 Pre-trained Transformers" (2022). With U upper triangular and U'U = inverse(H), rounding row i by
 e = (w_i - q_i) / U_ii changes every later row j by -U_ij e, which is the best that they can do.
 Rows in the order of falling diag(H) ("act-order") round the important ones while all others can
-still move; scales belong to blocks of neighbours then, so they are chosen before. Coordinate descent from
-there (`coordinate_descent`) takes another 5 to 10 % off the error.
+still move; scales belong to blocks of neighbours then, so they are chosen before. Coordinate
+descent from there (`coordinate_descent`) takes another 5 to 10 % off the error.
 """
 
 from __future__ import annotations

@@ -30,6 +30,8 @@ from onnxopt.passes.quantization.weight_only import (
     round_to_nearest,
 )
 from onnxopt.passes.quantization.weight_sites import RULE, WeightSite, find_sites
+from onnxopt.weight_only.block_sizes import SIZES
+from onnxopt.weight_only.choosing import choose_bits, choose_blocks, is_named, overridden
 from onnxopt.weight_only.report import WeightRecord, WeightReport
 
 if TYPE_CHECKING:
@@ -45,7 +47,6 @@ Progress = Callable[[str, int, int], None]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 DEFAULT_MEMORY = 1 << 30
 _FROM_DATA = ("gptq", "awq")
-_CHOICES = (4, 8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +68,7 @@ def quantize_weights(
     *,
     bits: int | Literal["auto"] = 4,
     average_bits: float = 5.0,
-    block_size: int = 32,
+    block_size: int | Literal["auto"] = 32,
     symmetric: bool = False,
     algorithm: Algorithm = "rtn",
     act_order: bool = True,
@@ -79,6 +80,7 @@ def quantize_weights(
     data: Any = None,
     tokenizer: PathLike | None = None,
     samples: int | None = 128,
+    threads: int | None = None,
     max_memory: int = DEFAULT_MEMORY,
     external_data: bool | None = None,
     progress: Progress | None = None,
@@ -90,7 +92,8 @@ def quantize_weights(
         output: Where to write the result; None to only return it.
         bits: 4, 8, or "auto": 8 for the weights whose rounding costs the output most.
         average_bits: What "auto" may spend per weight.
-        block_size: Weights that share a scale: a power of two from 16 on, or 0 for a whole channel.
+        block_size: Weights that share a scale: a power of two from 16 on, 0 for a whole channel, or
+            "auto": for each shape the smallest of 32, 64 and 128 that is as fast here as any.
         symmetric: No zero points.
         algorithm: "rtn", "mse" and "hqq" look at the weights alone; "gptq" and "awq" at data, too.
         act_order: GPTQ rounds the most important rows first.
@@ -103,6 +106,7 @@ def quantize_weights(
         data: Calibration data (see `calibration.data`), for "gptq", "awq" and bits "auto".
         tokenizer: A folder with a tokenizer.json, for text.
         samples: Use no more input sets than this.
+        threads: What "auto" measures block sizes with; ONNX Runtime's choice by default.
         max_memory: Bytes for activations and what is kept of them.
         external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
         progress: Told what is done, a weight for example, how many steps of it, and of how many.
@@ -135,7 +139,7 @@ def quantize_weights(
     report.bytes_before = weight_bytes(work)
     encoding = BlockEncoding(
         4 if bits == "auto" else bits,
-        block_size,
+        SIZES[0] if block_size == "auto" else block_size,
         symmetric,
         "mse" if algorithm == "gptq" or algorithm == "awq" else algorithm,
     )
@@ -145,16 +149,19 @@ def quantize_weights(
         if excluded(site.name, exclude):
             report.refusals.append(Refusal(RULE, site.name, "it is excluded"))
         else:
-            encodings[site] = _overridden(site, encoding, overrides or {})
+            encodings[site] = overridden(site, encoding, overrides or {})
+    if block_size == "auto":
+        with timed(report.seconds, "block sizes"):
+            report.notes += choose_blocks(encodings, accuracy_level, threads)
     computes: dict[WeightSite, Callable[[], BlockWeights]] = {}
     with timed(report.seconds, "calibrate"):
         if encodings and data is not None and (algorithm in _FROM_DATA or bits == "auto"):
-            fixed = {s for s in encodings if _named(s, overrides or {})}
+            fixed = {s for s in encodings if is_named(s, overrides or {})}
             solver = _solver(
                 work, encodings, data, tokenizer, samples, max_memory, report, progress
             )
             if bits == "auto":
-                _choose_bits(solver, encodings, fixed, average_bits)
+                choose_bits(solver, encodings, fixed, average_bits)
             if algorithm == "gptq":
                 computes = solver.gptq(act_order=act_order)
             elif algorithm == "awq":
@@ -228,39 +235,3 @@ def _solver(
     report.notes += found.notes
     told = None if progress is None else lambda done, all_: progress("calibrate", done, all_)
     return Solver(model, encodings, found, max_memory=max_memory, progress=told)
-
-
-def _choose_bits(
-    solver: Solver,
-    encodings: dict[WeightSite, BlockEncoding],
-    fixed: set[WeightSite],
-    average_bits: float,
-) -> None:
-    """Gives 8 bits to the weights where they save the most error per bit, within the budget."""
-    few, many = _CHOICES
-    costs = solver.sensitivities(_CHOICES)
-    total = sum(site.tensor.size for site in encodings)
-    left = average_bits * total - sum(e.bits * s.tensor.size for s, e in encodings.items())
-    gains = {
-        site: (errors[few] - errors[many]) / site.tensor.size
-        for site, errors in costs.items()
-        if site not in fixed
-    }
-    for site in sorted(gains, key=lambda one: -gains[one]):
-        extra = (many - few) * site.tensor.size
-        if extra <= left:
-            encodings[site] = dataclasses.replace(encodings[site], bits=many)
-            left -= extra
-
-
-def _named(site: WeightSite, overrides: Mapping[str, int]) -> bool:
-    return any(excluded(site.name, (pattern,)) for pattern in overrides)
-
-
-def _overridden(
-    site: WeightSite, encoding: BlockEncoding, overrides: Mapping[str, int]
-) -> BlockEncoding:
-    for pattern, bits in overrides.items():
-        if excluded(site.name, (pattern,)):
-            return dataclasses.replace(encoding, bits=bits)
-    return encoding

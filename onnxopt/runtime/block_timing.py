@@ -1,0 +1,109 @@
+"""How fast MatMulNBits is in each block size, on this machine: one token times a weight.
+
+The blocks of a weight are a trade between accuracy (small ones) and bytes of scales (large ones);
+which of them the kernels like best differs from CPU to CPU and from shape to shape. Every size is
+timed on a row of copies of the weight that do not fit into caches together, as in a decoder, where
+each weight is read once a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxopt.runtime.interleaving import time_interleaved
+from onnxopt.runtime.session import Session, open_session
+
+_DOMAIN = "com.microsoft"
+# More than the last level of most caches, and few enough copies to build quickly.
+_BYTES = 48 << 20
+_MOST_COPIES = 48
+
+
+def time_block_sizes(
+    shape: tuple[int, int],
+    sizes: Sequence[int],
+    *,
+    bits: int,
+    symmetric: bool,
+    accuracy_level: int = 4,
+    threads: int | None = None,
+    seconds: float = 0.3,
+) -> list[float]:
+    """Seconds that one product takes in each block size.
+
+    Args:
+        shape: K and N of the weight.
+        sizes: The block sizes.
+        bits: 4 or 8.
+        symmetric: Without zero points.
+        accuracy_level: Of MatMulNBits.
+        threads: Of the session; ONNX Runtime's choice by default.
+        seconds: How long to measure all sizes together.
+
+    Raises:
+        CannotRunError: ONNX Runtime has no kernel for one of them.
+    """
+    copies = min(_MOST_COPIES, max(1, _BYTES * 8 // (shape[0] * shape[1] * bits)))
+    sessions = [
+        open_session(
+            _products(shape, size, bits, symmetric, accuracy_level, copies), threads=threads
+        )
+        for size in sizes
+    ]
+    feeds = {"x": np.random.default_rng(0).standard_normal((1, shape[0]), dtype=np.float32)}
+
+    def call(session: Session) -> object:
+        return session.run(feeds)
+
+    calls = [lambda one=session: call(one) for session in sessions]
+    rounds = time_interleaved(calls, seconds=seconds).rounds
+    # The fastest turn: whatever else the machine does can only slow one down.
+    return [float(best) / copies for best in rounds.min(axis=0)]
+
+
+def _products(
+    shape: tuple[int, int], size: int, bits: int, symmetric: bool, accuracy_level: int, copies: int
+) -> ir.Model:
+    """A model that multiplies one row with that many weights."""
+    length, columns = shape
+    rng = np.random.default_rng(0)
+    blocks = -(-length // size)
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape((1, length)))
+    attributes = {
+        "K": length,
+        "N": columns,
+        "bits": bits,
+        "block_size": size,
+        "accuracy_level": accuracy_level,
+    }
+    nodes, initializers = [], []
+    for copy in range(copies):
+        parts = {
+            "data": rng.integers(0, 256, (columns, blocks, size * bits // 8), np.uint8),
+            "scales": np.full((columns, blocks), 0.01, np.float32),
+        }
+        if not symmetric:
+            width = -(-blocks * bits // 8)
+            parts["zeros"] = np.full((columns, width), 0x88 if bits == 4 else 0x80, np.uint8)
+        values = [
+            ir.Value(name=f"{part}{copy}", const_value=ir.tensor(array, name=f"{part}{copy}"))
+            for part, array in parts.items()
+        ]
+        node = ir.node("MatMulNBits", [x, *values], attributes, domain=_DOMAIN, version=1)
+        node.outputs[0].name = f"y{copy}"
+        node.outputs[0].type = x.type
+        node.outputs[0].shape = ir.Shape((1, columns))
+        nodes.append(node)
+        initializers += values
+    graph = ir.Graph(
+        [x],
+        [node.outputs[0] for node in nodes],
+        nodes=nodes,
+        initializers=initializers,
+        opset_imports={"": 18, _DOMAIN: 1},
+        name="products",
+    )
+    return ir.Model(graph, ir_version=9)
