@@ -55,7 +55,7 @@ def found(path: Path) -> tuple[int, ...]:
 def run(tool: str, jobs: Sequence[Job], folder: Path) -> dict[Path, str]:
     """Writes each result into the folder; the models that the tool stops at, with its reason."""
     errors: dict[Path, str] = {}
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     left = list(jobs)
     while left:
         texts = [f"{one.model_type}:{one.heads}:{one.width}:{one.path}" for one in left]

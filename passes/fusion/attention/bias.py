@@ -16,10 +16,8 @@ import onnx_ir as ir
 
 from onnxopt.graph.values import dims, rank
 from onnxopt.passes.fusion.attention.canonical import Mask, UnlikeError
-from onnxopt.passes.fusion.attention.heads import typed
+from onnxopt.passes.fusion.attention.heads import Shape, typed
 from onnxopt.passes.fusion.attention.lengths import Lengths, integers
-
-Shape = tuple[int | str | None, ...]
 
 
 def bias_shape(masks: Sequence[Mask], scores: Shape) -> Shape:

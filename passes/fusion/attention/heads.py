@@ -25,6 +25,7 @@ from onnxopt.passes.cleanup.single_node import producer_of
 _SWAP_LAST = (0, 1, 3, 2)
 _SWAP_MIDDLE = (0, 2, 1, 3)
 _SPLIT_TO_TRANSPOSED = (0, 2, 3, 1)
+Shape = tuple[int | str | None, ...]
 # What neither moves nor changes a number; a Cast is one where only precision differs.
 _PLAIN = ("Identity", "Cast", "Dropout")
 
@@ -120,13 +121,45 @@ def plain(value: ir.Value | None) -> ir.Value | None:
 
 
 def query_heads(value: ir.Value) -> Heads | None:
-    """The heads that a query or value operand of rank 4 holds."""
+    """The heads that a query or value operand of rank 4 holds, or one of rank 3 that joins them."""
+    if rank(value) == 3:
+        return _unjoined_heads(value)
     return Heads(value) if rank(value) == 4 else None
 
 
+def joins_heads(wide: Shape | None, narrow: Shape | None) -> bool:
+    """True if one shape is `[batch, heads, a, b]` and the other `[batch * heads, a, b]`."""
+    return (
+        wide is not None
+        and narrow is not None
+        and (len(wide), len(narrow)) == (4, 3)
+        and all(
+            a is not None and b is not None and symbolic.equal(a, b)
+            for a, b in zip(wide[2:], narrow[1:], strict=True)
+        )
+    )
+
+
+def _unjoined_heads(value: ir.Value) -> Heads | None:
+    """The heads behind a Reshape that joins the batch and them."""
+    reshape = producer_of(value, "Reshape")
+    source = None if reshape is None else reshape.inputs[0]
+    if source is None or not joins_heads(dims(source), dims(value)):
+        return None
+    return Heads(source)
+
+
 def key_heads(value: ir.Value) -> Heads | None:
-    """The heads of a key operand `[batch, heads, size, sequence]`, before it was transposed."""
+    """The heads of a key operand `[batch, heads, size, sequence]`, before it was transposed.
+
+    Batch and heads may be joined, before the Transpose or after it.
+    """
     node = producer_of(value, "Transpose")
+    if rank(value) == 3:
+        if node is not None and ints_attribute(node, "perm") == (0, 2, 1):
+            return None if node.inputs[0] is None else _unjoined_heads(node.inputs[0])
+        heads = _unjoined_heads(value)
+        return None if heads is None else key_heads(heads.value)
     if rank(value) != 4:
         return None
     if node is None or node.inputs[0] is None:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
-from onnxopt.graph.values import constant, dims
+from onnxopt.graph.values import constant, dims, rank
 from onnxopt.passes.cleanup.single_node import NodeRule, found, no_match, producer_of, refuse
 from onnxopt.passes.fusion.attention.bias import bias_shape, emit_bias
 from onnxopt.passes.fusion.attention.canonical import UnlikeError
@@ -233,4 +233,17 @@ def _as_heads(op: Any, merged: ir.Value, plan: Plan) -> ir.Value:
         merged,
         (batch, sequence, heads, size),
     )
-    return typed(op.Transpose(split, perm=[0, 2, 1, 3]), merged, dims(attention.output))
+    split_heads = typed(
+        op.Transpose(split, perm=[0, 2, 1, 3]), merged, (batch, heads, sequence, size)
+    )
+    return as_output(op, split_heads, plan)
+
+
+def as_output(op: Any, heads: ir.Value, plan: Plan) -> ir.Value:
+    """Heads as the graph goes on with them: batch and heads joined where they were."""
+    output = plan.attention.output
+    if rank(output) != 3:
+        return typed(heads, output, dims(output))
+    size = known_size(plan.attention.value, 3)
+    target = op.Concat(integers(op, [-1]), plan.lengths.sequence(op), integers(op, [size]), axis=0)
+    return typed(op.Reshape(heads, target), output, dims(output))

@@ -53,7 +53,7 @@ def leads_to_product(value: ir.Value | None) -> bool:
 def _ways(node: ir.Node) -> Iterator[ir.Value | None]:
     if node.op_type in ("Add", "Sub", "Mul", "Div"):
         yield from node.inputs
-    elif node.op_type in ("Identity", "Cast", "Dropout", "Tanh", "Reshape"):
+    elif node.op_type in ("Identity", "Cast", "Dropout", "Tanh", "Reshape", "Transpose"):
         yield node.inputs[0]
     elif node.op_type == "Where":
         yield from node.inputs[1:]

@@ -35,13 +35,13 @@ from onnxscript.rewriter.pattern import MatchResult, RewriteRule
 
 from onnxopt.core.passes import RewritePass
 from onnxopt.graph import symbolic
-from onnxopt.graph.values import dims, rank
+from onnxopt.graph.values import dims
 from onnxopt.passes.cleanup.single_node import no_match
 from onnxopt.passes.fusion.attention.bias import additive, sum_shape
 from onnxopt.passes.fusion.attention.grouped import ungrouped
-from onnxopt.passes.fusion.attention.heads import Heads, typed
+from onnxopt.passes.fusion.attention.heads import query_heads, typed
 from onnxopt.passes.fusion.attention.lengths import integers
-from onnxopt.passes.fusion.attention.operators import AttentionRule
+from onnxopt.passes.fusion.attention.operators import AttentionRule, as_output
 from onnxopt.passes.fusion.attention.plan import Plan, known_size
 
 
@@ -60,7 +60,8 @@ class _Fold(AttentionRule):
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         """Looks no further where values are not repeated: most MatMuls are none of attention."""
         value = context.root.inputs[1]
-        if value is None or rank(value) != 4 or ungrouped(Heads(value))[1] == 1:
+        heads = None if value is None else query_heads(value)
+        if heads is None or ungrouped(heads)[1] == 1:
             return no_match()
         return super().check(context, root)
 
@@ -101,7 +102,7 @@ class _Fold(AttentionRule):
         if attention.guarded:
             empty = op.IsNaN(output)
             output = typed(op.Where(empty, _number(op, 0.0, dtype), output), query, dims(output))
-        return output
+        return as_output(op, output, plan)
 
     def _masked(self, op: Any, scores: ir.Value, plan: Plan, dtype: ir.DataType) -> ir.Value:
         """Scores with all masks, which are added up first: layers that share them do it once."""

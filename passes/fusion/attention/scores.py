@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxopt.graph.values import dims, int_attribute, rank
+from onnxopt.graph.values import dims, int_attribute, ints_attribute, rank
 from onnxopt.passes.cleanup.single_node import producer_of
 from onnxopt.passes.fusion.attention.canonical import MASKED, Attention, Mask, UnlikeError
-from onnxopt.passes.fusion.attention.heads import key_heads, plain, query_heads
+from onnxopt.passes.fusion.attention.heads import joins_heads, key_heads, plain, query_heads
 from onnxopt.passes.fusion.attention.products import leads_to_product, scores_and_other, unscaled
 from onnxopt.passes.fusion.polynomials import number
 
@@ -30,25 +30,26 @@ def read_attention(node: ir.Node) -> Attention | None:
     Raises:
         UnlikeError: There is a Softmax, but the scores are not those of attention.
     """
-    probabilities, guarded = _unguarded(node.inputs[0])
+    probabilities, guarded = _unguarded(_unjoined(node.inputs[0]))
     softmax = producer_of(probabilities, "Softmax")
     value = node.inputs[1]
     if softmax is None or value is None or not _over_last_axis(softmax):
         return None
     walk = _Walk()
     product = walk.to_product(softmax.inputs[0])
-    query, query_factor = unscaled(product.inputs[0])
-    key, key_factor = unscaled(product.inputs[1])
-    heads = key_heads(key), query_heads(query), query_heads(value)
-    if heads[0] is None:
-        raise UnlikeError(f"{key.name!r} is not a transposed key of rank 4")
-    if heads[1] is None or heads[2] is None:
+    (first, factor), (second, other_factor) = map(unscaled, product.inputs)
+    straight, turned = query_heads(first), key_heads(second)
+    heads = query_heads(value)
+    if turned is None:
+        raise UnlikeError(f"{second.name!r} is not a transposed key of rank 4")
+    if straight is None or heads is None:
         raise UnlikeError("the query or the value has not 4 axes")
+    query, key = (turned, straight) if walk.turned else (straight, turned)
     return Attention(
-        query=heads[1],
-        key=heads[0],
-        value=heads[2],
-        scale=walk.factor * query_factor * key_factor,
+        query=query,
+        key=key,
+        value=heads,
+        scale=walk.factor * factor * other_factor,
         masks=tuple(walk.masks),
         cap=walk.cap,
         guarded=guarded,
@@ -63,13 +64,16 @@ class _Walk:
         factor: Product of the numbers on the way, of those before a cap if there is one.
         masks: What was added on the way.
         cap: The cap of the scores, or 0.
+        turned: The product is that of the keys and transposed queries, transposed as a whole.
     """
 
     def __init__(self) -> None:
         self.factor = 1.0
         self.masks: list[Mask] = []
         self.cap = 0.0
+        self.turned = False
         self._windowed = False
+        self._rank: int | None = None  # of the scores at hand
 
     def to_product(self, value: ir.Value | None) -> ir.Node:
         for _ in range(_MOST_STEPS):
@@ -77,11 +81,12 @@ class _Walk:
             node = None if value is None else value.producer()
             if node is None or node.domain:
                 break
+            self._rank = rank(value)
             if node.op_type == "MatMul" and not self._windowed:
                 return node
             step = {
                 "Add": self._add, "Sub": self._sub, "Mul": self._scale, "Div": self._scale,
-                "Where": self._where, "Reshape": self._regroup,
+                "Where": self._where, "Reshape": self._regroup, "Transpose": self._turn,
             }.get(node.op_type)  # fmt: skip
             if step is None:
                 raise UnlikeError(f"the scores pass through {node.op_type}")
@@ -101,10 +106,17 @@ class _Walk:
         return scores
 
     def _append(self, mask: ir.Value | None, factor: float) -> None:
+        assert mask is not None
+        self._check_mask(mask)
+        self.masks.append(Mask(mask, factor, windowed=self._has_windows(mask)))
+
+    def _check_mask(self, mask: ir.Value) -> None:
         if self.cap:
             raise UnlikeError("a mask is added before the scores are capped")
-        assert mask is not None
-        self.masks.append(Mask(mask, factor, windowed=self._has_windows(mask)))
+        if self.turned:
+            raise UnlikeError("a mask is added before the scores are transposed")
+        if self._rank == 3 and (dims(mask) or (None,))[0] != 1 and rank(mask) not in (0, 1, 2):
+            raise UnlikeError("a mask is added to scores whose batch and heads are joined")
 
     def _has_windows(self, mask: ir.Value) -> bool:
         """True for a mask that meets scores with an axis of windows and has one of its own."""
@@ -141,15 +153,26 @@ class _Walk:
         return None
 
     def _regroup(self, node: ir.Node) -> ir.Value:
-        """Behind a Reshape that takes the windows of an image apart, or joins them again."""
+        """Behind a Reshape of windows, or one that joins batch and heads or takes them apart."""
         source = node.inputs[0]
         before, after = dims(source), dims(node.outputs[0])
         if source is None or before is None or after is None:
             raise UnlikeError("the scores pass through a Reshape of unknown shapes")
+        if joins_heads(before, after) or joins_heads(after, before):
+            return source
         wide, narrow = (after, before) if self._windowed else (before, after)
         if (len(wide), len(narrow)) != (5, 4) or wide[2:] != narrow[1:] or None in narrow[1:]:
             raise UnlikeError("the scores pass through a Reshape that is none of windows")
         self._windowed = not self._windowed
+        return source
+
+    def _turn(self, node: ir.Node) -> ir.Value:
+        """Behind a Transpose of the last two axes."""
+        perm, source = ints_attribute(node, "perm"), node.inputs[0]
+        size = 0 if perm is None else len(perm)
+        if source is None or perm != (*range(size - 2), size - 1, size - 2) or self._windowed:
+            raise UnlikeError("the scores pass through a Transpose of other axes than the last two")
+        self.turned = not self.turned
         return source
 
     def _where(self, node: ir.Node) -> ir.Value:
@@ -160,13 +183,20 @@ class _Walk:
                 continue
             if not fill * self.factor <= MASKED:
                 raise UnlikeError(f"masked scores are {fill * self.factor:g}, not -inf")
-            if self.cap:
-                raise UnlikeError("a mask is added before the scores are capped")
+            self._check_mask(condition)
             low = fill * self.factor
             windowed = self._has_windows(condition)
             self.masks.append(Mask(condition, keep=keep, fill=low, windowed=windowed))
             return scores
         raise UnlikeError("the scores are chosen from something that is no number")
+
+
+def _unjoined(value: ir.Value | None) -> ir.Value | None:
+    """The probabilities behind a Reshape that joins batch and heads."""
+    reshape = producer_of(plain(value), "Reshape")
+    if reshape is None or not joins_heads(dims(reshape.inputs[0]), dims(reshape.outputs[0])):
+        return value
+    return reshape.inputs[0]
 
 
 def _unguarded(value: ir.Value | None) -> tuple[ir.Value | None, bool]:

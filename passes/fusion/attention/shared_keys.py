@@ -18,8 +18,7 @@ import onnx_ir as ir
 
 from onnxopt.graph import symbolic
 from onnxopt.graph.values import dims
-from onnxopt.passes.fusion.attention.bias import Shape
-from onnxopt.passes.fusion.attention.heads import typed
+from onnxopt.passes.fusion.attention.heads import Shape, typed
 from onnxopt.passes.fusion.attention.lengths import integers
 
 
