@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FIRST_WITH_OPSETS = 3  # IR versions
-_LARGEST_VERSION = 2**31 - 1  # of an opset, as readers store it
 _FIRST_WITH_FREE_INITIALIZERS = 4  # that need not be graph inputs as well
 
 
@@ -92,10 +91,6 @@ def _complete_versions(proto: ModelProto, *, uses_default_domain: bool) -> None:
     default = [entry for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
     for entry in default:
         entry.domain = ""  # one name for one domain
-    for entry in proto.opset_import:
-        if not 0 < entry.version <= _LARGEST_VERSION:
-            of = entry.domain or "the standard operators"
-            raise InvalidModelError(f"it imports version {entry.version} of {of}, which is none")
     if not default and uses_default_domain:
         if proto.ir_version >= _FIRST_WITH_OPSETS:
             raise InvalidModelError(

@@ -13,18 +13,27 @@ and types that onnx_ir has no class for (maps, opaque types) are left out.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from onnxopt.core.errors import InvalidModelError
 from onnxopt.graph.function_calls import check_calls
+from onnxopt.graph.signatures import Signatures
 from onnxopt.graph.sparse import make_attribute_dense, make_initializers_dense
 from onnxopt.graph.tensor_data import check_tensor, is_external
 from onnxopt.graph.topology import describe, sort_nodes
 from onnxopt.graph.unsupported_types import clear_unsupported_types
 
 if TYPE_CHECKING:
-    from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
+    from onnx import (
+        AttributeProto,
+        FunctionProto,
+        GraphProto,
+        ModelProto,
+        NodeProto,
+        OperatorSetIdProto,
+        TensorProto,
+    )
 
 # AttributeProto.type -> the field that holds the value.
 _VALUE_FIELDS: Final = {
@@ -81,7 +90,7 @@ def check_structure(model: ModelProto, cuts: Mapping[int, int] | None = None) ->
     Raises:
         InvalidModelError: What is wrong, in which node or tensor.
     """
-    checker = _Checker(cuts or {})
+    checker = _Checker(cuts or {}, _signatures(model.opset_import))
     checker.graph(model.graph)
     names = set()
     for function in model.functions:
@@ -94,6 +103,8 @@ def check_structure(model: ModelProto, cuts: Mapping[int, int] | None = None) ->
     return checker.findings
 
 
+# Of an opset, as readers store it.
+_LARGEST_VERSION = 2**31 - 1
 # The graphs of control flow.
 _BODIES = {"If": ("then_branch", "else_branch"), "Loop": ("body",), "Scan": ("body",)}
 
@@ -101,8 +112,9 @@ _BODIES = {"If": ("then_branch", "else_branch"), "Loop": ("body",), "Scan": ("bo
 class _Checker:
     """Visits graphs and collects findings."""
 
-    def __init__(self, cuts: Mapping[int, int]) -> None:
+    def __init__(self, cuts: Mapping[int, int], signatures: Signatures) -> None:
         self.findings = Findings()
+        self._signatures = signatures
         self._cuts = cuts
         self._in_function = False
 
@@ -114,6 +126,7 @@ class _Checker:
 
     def function(self, function: FunctionProto) -> None:
         """The body of a function, which sees nothing outside it."""
+        self._signatures = _signatures(function.opset_import)
         self._in_function = True
         self._drive(self._function(function))
         self._in_function = False
@@ -208,8 +221,10 @@ class _Checker:
             for attribute in node.attribute:
                 for subgraph in self._attribute(attribute, node):
                     yield subgraph, scope
-            if op_type in _BODIES and domain in ("", "ai.onnx"):
-                _require_bodies(node, scope.where)
+            if domain in ("", "ai.onnx"):
+                self._signatures.check(node, scope.where)
+                if op_type in _BODIES:
+                    _require_bodies(node, scope.where)
             for name in node.output:
                 if name:
                     _define(scope, name, node)
@@ -289,6 +304,15 @@ def _resolve(name: str, scope: Scope | None) -> bool:
             return True
         scope = scope.outer
     return False
+
+
+def _signatures(imports: Iterable[OperatorSetIdProto]) -> Signatures:
+    for entry in imports:
+        if not 0 < entry.version <= _LARGEST_VERSION:
+            of = _text(entry.domain) or "the standard operators"
+            raise InvalidModelError(f"it imports version {entry.version} of {of}, which is none")
+    versions = [entry.version for entry in imports if entry.domain in ("", "ai.onnx")]
+    return Signatures(versions[0] if versions else 1)
 
 
 def _require_bodies(node: NodeProto, where: str) -> None:

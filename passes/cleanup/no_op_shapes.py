@@ -174,7 +174,7 @@ def _reduce(node: ir.Node, version: int) -> ir.Value | None:
         return None
     if not axes and int_attribute(node, "noop_with_empty_axes", 0) == 1:
         return x
-    if shape is None:
+    if shape is None or any(not -len(shape) <= axis < len(shape) for axis in axes):
         return None
     reduced = [shape[axis] for axis in axes] if axes else list(shape)
     return x if all(size == 1 for size in reduced) else None
