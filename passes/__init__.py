@@ -54,6 +54,8 @@ PASSES: tuple[type[Pass], ...] = (
     fusion.FuseScales,
     fusion.FuseSkipNormalization,
     quantization.QuantizeWeights,
+    quantization.EqualizeLayers,
+    quantization.SmoothActivations,
     quantization.CorrectBias,
     quantization.QuantizeDynamic,
     quantization.InsertQdq,

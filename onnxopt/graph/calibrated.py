@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxopt.core.errors import InvalidInputError
+from onnxopt.graph.quantization import QuantizationParameters
 
 T = TypeVar("T")
 Range = tuple[float, float]
@@ -73,5 +75,48 @@ class Means(Calibrated[Array]):
     what = "means"
 
 
+@dataclasses.dataclass(frozen=True)
+class RoundedWeight:
+    """Integers that were chosen for a weight, in the layout of the weight.
+
+    Attributes:
+        integers: Of the type of the zero point.
+        params: Their scale and zero point.
+    """
+
+    integers: NDArray[np.generic]
+    params: QuantizationParameters
+
+    def fits(
+        self, dtype: np.dtype[Any], axis: int | None, smallest_scale: NDArray[Any] | None
+    ) -> bool:
+        """True if these are integers as wanted: of a type, along an axis, of scales so large."""
+        return (
+            self.integers.dtype == dtype
+            and self.params.axis == axis
+            and (smallest_scale is None or bool((self.params.scale >= smallest_scale).all()))
+        )
+
+    @property
+    def transposed(self) -> RoundedWeight:
+        """The same for the transposed matrix."""
+        axis = None if self.params.axis is None else 1 - self.params.axis
+        return RoundedWeight(self.integers.T, dataclasses.replace(self.params, axis=axis))
+
+
+class Roundings(Calibrated[RoundedWeight]):
+    """Name of a weight to the integers that stand for it."""
+
+    what = "roundings"
+
+
+class ChannelScales(Calibrated[Array]):
+    """Value name to what each of its channels is divided by."""
+
+    what = "scales of channels"
+
+
 NO_RANGES = Ranges()
 NO_MEANS = Means()
+NO_ROUNDINGS = Roundings()
+NO_SCALES = ChannelScales()

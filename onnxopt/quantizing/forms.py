@@ -12,7 +12,7 @@ from onnxopt.calibration.observers import Method
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.core.passes import Pass, PassResult, Refusal
 from onnxopt.core.walking import all_graphs
-from onnxopt.graph.calibrated import NO_RANGES, Means, Ranges
+from onnxopt.graph.calibrated import NO_RANGES, NO_ROUNDINGS, Means, Ranges, Roundings
 from onnxopt.graph.integer_kernels import activations_of, part_of
 from onnxopt.graph.quantization import Encoding
 from onnxopt.passes.quantization import CorrectBias, InsertQdq, QuantizeDynamic
@@ -28,6 +28,23 @@ METHODS_TRIED: tuple[Method, ...] = ("min-max", "mse", "percentile")
 
 
 @dataclasses.dataclass(frozen=True)
+class Basis:
+    """What a form is built from.
+
+    Attributes:
+        model: The float model.
+        table: Statistics of its values, if known.
+        ranges: Ranges that were chosen in another way than by one method for all.
+        roundings: Integers of weights that are not those nearest to them.
+    """
+
+    model: ir.Model
+    table: CalibrationTable | None = None
+    ranges: Ranges | None = None
+    roundings: Roundings = NO_ROUNDINGS
+
+
+@dataclasses.dataclass(frozen=True)
 class Form:
     """One way to quantize.
 
@@ -40,6 +57,7 @@ class Form:
             but the kernels are slower.
         least_work: Static products with fewer multiplications per output stay in float.
         joins: Static regions reach over Add, pooling and the like.
+        repairs: What else was done for accuracy (see `repairing`).
     """
 
     kind: Kind
@@ -48,10 +66,12 @@ class Form:
     unsigned: bool = False
     least_work: int = 0
     joins: bool = True
+    repairs: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         details = [
-            self.method or "",
+            "" if "ranges" in self.repairs else self.method or "",
+            *self.repairs,
             "bias" * self.corrected,
             "uint8 weights" * self.unsigned,
             "large" * bool(self.least_work),
@@ -61,9 +81,11 @@ class Form:
         return f"{self.kind} ({text})" if text else self.kind
 
     def passes(
-        self, options: QuantizeOptions, table: CalibrationTable | None, exclude: Iterable[str]
+        self, options: QuantizeOptions, basis: Basis | None, exclude: Iterable[str]
     ) -> list[Pass]:
         """The passes, with nodes of these names left in float."""
+        table = None if basis is None else basis.table
+        roundings = NO_ROUNDINGS if basis is None else basis.roundings
         globs = tuple(_escape(name) for name in exclude)
         weight_type = "uint8" if self.unsigned else options.weight_type
         reduce_range = options.saturates and not self.unsigned
@@ -74,6 +96,7 @@ class Form:
             op_types=("LSTM",) if self.kind == "static" else _PRODUCTS,
             exclude=globs,
             embeddings=options.embeddings,
+            roundings=roundings,
         )
         corrections: list[Pass] = []
         if table is not None and self.corrected:
@@ -84,12 +107,15 @@ class Form:
                     reduce_range=reduce_range,
                     op_types=("MatMul", "Gemm") if self.kind == "dynamic" else _CORRECTED,
                     exclude=globs,
+                    roundings=roundings,
                 )
             )
         if self.kind == "dynamic":
             return [*corrections, dynamic]
         ranges = NO_RANGES
-        if table is not None and self.method is not None:
+        if basis is not None and basis.ranges is not None:
+            ranges = basis.ranges
+        elif table is not None and self.method is not None:
             encoding = Encoding(options.activations, options.is_symmetric)
             ranges = Ranges(table.ranges(self.method, encoding, percentile=options.percentile))
         static = InsertQdq(
@@ -103,6 +129,7 @@ class Form:
             exclude=globs,
             least_work=self.least_work,
             joins=self.joins,
+            roundings=roundings,
         )
         return [*corrections, static, dynamic]
 
@@ -116,16 +143,12 @@ class Form:
         )
 
     def build(
-        self,
-        model: ir.Model,
-        options: QuantizeOptions,
-        table: CalibrationTable | None,
-        exclude: Iterable[str] = (),
+        self, basis: Basis, options: QuantizeOptions, exclude: Iterable[str] = ()
     ) -> tuple[ir.Model, list[PassResult]]:
         """A quantized copy, and what the passes that quantize did."""
-        result = model.clone()
+        result = basis.model.clone()
         done = []
-        for pass_ in self.passes(options, table, exclude):
+        for pass_ in self.passes(options, basis, exclude):
             found = pass_.call(result)
             if not isinstance(pass_, CorrectBias):
                 done.append(found)

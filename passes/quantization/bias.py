@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from onnxopt.core.names import Names
 from onnxopt.core.passes import Pass, PassResult, Refusal
-from onnxopt.graph.calibrated import NO_MEANS, Means
+from onnxopt.graph.calibrated import NO_MEANS, NO_ROUNDINGS, Means, Roundings
 from onnxopt.graph.quantization import Encoding, dequantize, quantize
 from onnxopt.graph.values import constant, int_attribute
 from onnxopt.passes.quantization.regions import weight_refusal
@@ -47,6 +47,7 @@ class CorrectBias(Pass):
         reduce_range: As for that pass.
         op_types: Types of nodes to correct.
         exclude: Globs of names of nodes that stay in float.
+        roundings: As for that pass.
     """
 
     name: ClassVar[str] = "correct-bias"
@@ -57,6 +58,7 @@ class CorrectBias(Pass):
     reduce_range: bool = False
     op_types: tuple[str, ...] = ("Conv", "Gemm", "MatMul")
     exclude: tuple[str, ...] = ()
+    roundings: Roundings = NO_ROUNDINGS
 
     def call(self, model: ir.Model) -> PassResult:
         """Corrects the nodes of the main graph."""
@@ -111,8 +113,14 @@ class CorrectBias(Pass):
         is_conv = node.op_type == "Conv"
         axis = 0 if is_conv or int_attribute(node, "transB", 0) else 1
         encoding = Encoding("int8", True, self.reduce_range)
-        params = weight_parameters(array, encoding, axis if self.per_channel else None)
-        lost = (array - dequantize(quantize(array, params), params)).astype(np.float64)
+        axis_of_scales = axis if self.per_channel else None
+        found = self.roundings.get(node.inputs[1].name or "") if node.inputs[1] else None
+        if found is not None:
+            rounded = dequantize(found.integers, found.params)
+        else:
+            params = weight_parameters(array, encoding, axis_of_scales)
+            rounded = dequantize(quantize(array, params), params)
+        lost = (array - rounded).astype(np.float64)
         if not is_conv:
             lost = lost if axis == 0 else lost.T
             return lost @ means if lost.shape[1] == len(means) else None

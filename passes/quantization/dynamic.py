@@ -35,6 +35,7 @@ from onnxopt.core.provenance import record_rewrite
 from onnxopt.core.removal import remove_dead
 from onnxopt.core.rewriting import replace_value
 from onnxopt.core.walking import all_graphs
+from onnxopt.graph.calibrated import NO_ROUNDINGS, Roundings
 from onnxopt.graph.inference import infer_model
 from onnxopt.graph.integer_kernels import WITHOUT_KERNEL
 from onnxopt.graph.quantization import Encoding, QuantizationParameters
@@ -58,6 +59,7 @@ class QuantizeDynamic(Pass):
         op_types: Types of nodes to quantize.
         exclude: Globs of names of nodes that stay in float.
         embeddings: Store the tables of Gather as integers as well: smaller, not faster.
+        roundings: Integers of weights that are not those nearest to them.
     """
 
     name: ClassVar[str] = "quantize-dynamic"
@@ -68,6 +70,7 @@ class QuantizeDynamic(Pass):
     op_types: tuple[str, ...] = ("MatMul", "Gemm", "LSTM")
     exclude: tuple[str, ...] = ()
     embeddings: bool = False
+    roundings: Roundings = NO_ROUNDINGS
 
     def call(self, model: ir.Model) -> PassResult:
         """Quantizes the main graph and all subgraphs."""
@@ -91,7 +94,7 @@ class _Run:
         self.uses_domain = False
         self._options, self._model = options, model
         self._names = Names(model)
-        self._tensors = QuantizedTensors(self._names)
+        self._tensors = QuantizedTensors(self._names, options.roundings)
         self._weights = Encoding(options.weight_type, True, options.reduce_range)
         self._activations: dict[ir.Value, ir.Node] = {}
 

@@ -33,7 +33,7 @@ from onnxopt.core.passes import Pass, PassResult, Refusal
 from onnxopt.core.provenance import record_rewrite
 from onnxopt.core.removal import remove_dead
 from onnxopt.core.rewriting import replace_value
-from onnxopt.graph.calibrated import NO_RANGES, Range, Ranges
+from onnxopt.graph.calibrated import NO_RANGES, NO_ROUNDINGS, Range, Ranges, Roundings
 from onnxopt.graph.inference import infer_model
 from onnxopt.graph.integer_kernels import HARD_ACTIVATIONS, activations_of
 from onnxopt.graph.quantization import (
@@ -73,6 +73,7 @@ class InsertQdq(Pass):
         thin: Quantize depthwise and thinly grouped Convs everywhere, not only between others.
         joins: Quantize Add, Mul, pooling and the like between others.
         least_work: Leave products with fewer multiplications per output in float.
+        roundings: Integers of weights that are not those nearest to them.
     """
 
     name: ClassVar[str] = "insert-qdq"
@@ -88,6 +89,7 @@ class InsertQdq(Pass):
     thin: bool = False
     joins: bool = True
     least_work: int = 0
+    roundings: Roundings = NO_ROUNDINGS
 
     def call(self, model: ir.Model) -> PassResult:
         """Quantizes the main graph."""
@@ -122,7 +124,7 @@ class _Inserting:
         self._options, self._regions = options, regions
         self._graph = model.graph
         self._names = Names(model)
-        self._tensors = QuantizedTensors(self._names)
+        self._tensors = QuantizedTensors(self._names, options.roundings)
         self._activations = Encoding(options.activation_type, options.symmetric)
         self._weights = Encoding(options.weight_type, True, options.reduce_range)
         # Scales per channel and 16-bit types came late to the standard operators.

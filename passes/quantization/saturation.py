@@ -16,44 +16,44 @@ from numpy.typing import NDArray
 
 # 255 (|w0| + |w1|) <= 32767, with a rounding of a half in each of them.
 _LARGEST_SUM = 127.0
-_LARGEST_ROUNDED_SUM = 128
+LARGEST_PAIR = 128  # of rounded weights
 
 
 def can_saturate(weights: NDArray[np.int8], axis: int) -> bool:
     """True if uint8 activations exist with which a pair of these weights saturates.
 
-    Weights of different signs never do: their products cancel.
-
     Args:
         weights: A matrix, or the kernel of a Conv.
         axis: Of the output channels.
     """
-    sums = (np.abs(flat[:, :-1] + flat[:, 1:]) for flat in _layouts(weights.astype(np.int16), axis))
-    return any(pairs.max(initial=0) > _LARGEST_ROUNDED_SUM for pairs in sums)
+    return bool(largest_pairs(weights.astype(np.int16), axis).max(initial=0) > LARGEST_PAIR)
 
 
 def smallest_unsaturated_scale(array: NDArray[Any], axis: int | None) -> NDArray[np.float64]:
     """The smallest scale of int8 weights, by channel, with which no pair can saturate.
 
     Args:
-        array: A matrix, or the kernel of a Conv; which neighbours a kernel pairs depends on its
-            layout, so those of both layouts count.
+        array: A matrix, or the kernel of a Conv.
         axis: Of the output channels; None for one scale.
     """
-    layouts = _layouts(array, array.ndim - 1 if axis is None else axis)
-    largest = np.zeros(len(layouts[0]))
-    for flat in layouts:
-        sizes = np.abs(flat)
-        pairs = sizes[:, :-1] + sizes[:, 1:] if sizes.shape[1] > 1 else sizes
-        largest = np.maximum(largest, pairs.max(axis=1, initial=0.0))
-    scale: NDArray[np.float64] = largest.astype(np.float64) / _LARGEST_SUM
+    largest = largest_pairs(array, array.ndim - 1 if axis is None else axis)
+    scale: NDArray[np.float64] = largest / _LARGEST_SUM
     return np.asarray(scale.max(initial=0.0)) if axis is None else scale
 
 
-def _layouts(array: NDArray[Any], axis: int) -> list[NDArray[Any]]:
-    """One row of weights for each output channel, in the orders that kernels may pair them in."""
+def largest_pairs(array: NDArray[Any], axis: int) -> NDArray[np.float64]:
+    """The largest sum of two neighbouring weights, by output channel.
+
+    Weights of different signs never saturate: their products cancel, and each is small enough on
+    its own. Which neighbours a kernel of a Conv pairs depends on its layout, so those of both
+    layouts count.
+    """
     rows = np.moveaxis(array, axis, 0)
     layouts = [rows.reshape(len(rows), -1)]
     if rows.ndim > 2:
         layouts.append(np.moveaxis(rows, 1, -1).reshape(len(rows), -1))
-    return layouts
+    largest = np.zeros(len(rows))
+    for flat in layouts:
+        pairs = np.abs(flat[:, :-1] + flat[:, 1:]) if flat.shape[1] > 1 else np.abs(flat)
+        largest = np.maximum(largest, pairs.max(axis=1, initial=0.0))
+    return largest

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from onnxopt.core.names import Names
 from onnxopt.core.walking import all_graphs
+from onnxopt.graph.calibrated import NO_ROUNDINGS, Roundings
 from onnxopt.graph.quantization import (
     Encoding,
     QuantizationParameters,
@@ -28,10 +29,11 @@ class QuantizedTensors:
 
     Args:
         names: Names of the model that they are for.
+        roundings: Integers of weights that are not those nearest to them.
     """
 
-    def __init__(self, names: Names) -> None:
-        self._names = names
+    def __init__(self, names: Names, roundings: Roundings = NO_ROUNDINGS) -> None:
+        self._names, self._roundings = names, roundings
         self._known: dict[tuple[object, ...], ir.Value] = {}
         self._weights: dict[tuple[object, ...], tuple[ir.Value, QuantizationParameters]] = {}
 
@@ -74,11 +76,17 @@ class QuantizedTensors:
         floor = None if smallest_scale is None else smallest_scale.tobytes()
         key = (graph, weight, encoding, axis, floor, transposed)
         if key not in self._weights:
-            array = constant(weight)
-            assert array is not None
-            array = array.T if transposed else array
-            params = weight_parameters(array, encoding, axis, smallest_scale)
-            stored = self.store(graph, quantize(array, params), f"{weight.name}_quantized")
+            found = self._roundings.get(weight.name or "")
+            found = found.transposed if found is not None and transposed else found
+            if found is not None and found.fits(encoding.dtype, axis, smallest_scale):
+                integers, params = found.integers, found.params
+            else:
+                array = constant(weight)
+                assert array is not None
+                array = array.T if transposed else array
+                params = weight_parameters(array, encoding, axis, smallest_scale)
+                integers = quantize(array, params)
+            stored = self.store(graph, integers, f"{weight.name}_quantized")
             self._weights[key] = stored, params
         return self._weights[key]
 
