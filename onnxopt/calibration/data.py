@@ -42,11 +42,15 @@ class CalibrationData:
         plan: Makes the input sets; inputs that the data lacks are synthesized.
         synthesized: True if there is no data of the user's.
         notes: What the user should know about it.
+        positions: Which of the samples that were given each input set is.
+        given: How many were given.
     """
 
     plan: InputPlan
     synthesized: bool
     notes: tuple[str, ...] = ()
+    positions: Sequence[int] = ()
+    given: int = 0
 
     def __len__(self) -> int:
         return self.plan.sets
@@ -58,15 +62,19 @@ class CalibrationData:
     def __getitem__(self, index: int) -> InputSet:
         return self.plan.build(self.plan.wanted(index), index)
 
-    def split(self, held_out: int) -> tuple[range, range]:
+    def split(self, held_out: int, share: int = 4) -> tuple[range, range]:
         """Indexes of sets to calibrate with, and of others to measure with: the last ones.
 
         With fewer than four sets all of them serve for both.
+
+        Args:
+            held_out: The most that are kept to measure with.
+            share: Part of all sets that these may be.
         """
         count = len(self)
         if count < 4:
             return range(count), range(count)
-        kept = min(held_out, count // 4)
+        kept = min(held_out, count // share)
         return range(count - kept), range(count - kept, count)
 
 
@@ -104,7 +112,8 @@ def open_data(
     if not sets:
         raise InvalidInputError("the calibration data holds no samples")
     count = len(sets)
-    sets = _spread(sets, limit)
+    positions = _spread(count, limit)
+    sets = [sets[index] for index in positions]
     plan = plan_inputs(model, sets, input_shapes=input_shapes)
     notes = []
     if count < FEW_SAMPLES:
@@ -112,7 +121,9 @@ def open_data(
             f"only {count} calibration sample{'s' * (count > 1)}: ranges may miss values that "
             "occur later; a few hundred are usual"
         )
-    return CalibrationData(plan, synthesized=False, notes=tuple(notes))
+    return CalibrationData(
+        plan, synthesized=False, notes=tuple(notes), positions=positions, given=count
+    )
 
 
 def _read(
@@ -246,8 +257,8 @@ def _in_rows(arrays: Mapping[str, Any], inputs: Mapping[str, ir.Value]) -> list[
     return [_Rows(arrays, start, start + rows) for start in range(0, count, rows)]
 
 
-def _spread(sets: list[Mapping[str, Any]], limit: int | None) -> list[Mapping[str, Any]]:
-    """As many as allowed, from all over the data."""
-    if limit is None or len(sets) <= limit:
-        return sets
-    return [sets[index * len(sets) // limit] for index in range(limit)]
+def _spread(count: int, limit: int | None) -> Sequence[int]:
+    """Indexes of as many as allowed, from all over the data."""
+    if limit is None or count <= limit:
+        return range(count)
+    return [index * count // limit for index in range(limit)]

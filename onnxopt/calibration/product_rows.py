@@ -52,8 +52,7 @@ def product_rows(
     sizes = model_probe.sizes(list(computed), data[largest_sample(data, samples)].feeds)
     by_name = {str(index): one for index, one in enumerate(known)}
     needs = {
-        key: _FLOAT * _wanted(one) * one.groups * one.length
-        + 2 * sizes.get(one.data.name or "", 0)
+        key: _FLOAT * _wanted(one) * one.groups * one.length + 2 * sizes.get(one.data.name or "", 0)
         for key, one in by_name.items()
     }
     for part in chunks(list(by_name), needs, max_memory):

@@ -112,6 +112,35 @@ _TYPES = click.Choice(["int8", "uint8", "int16", "uint16"])
     help="Smallest cosine of an output with the float one.",
 )
 @click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Classes of the calibration data, one for each row in order: .npy, or text with a number a "
+    "line. Top-1 accuracy decides then; half of the data is kept to measure it on.",
+)
+@click.option(
+    "--metric",
+    metavar="FILE.py:FUNCTION",
+    help="Instead of labels a function of outputs by name and a sample's number (it is run); the "
+    "higher its result, the better.",
+)
+@click.option(
+    "--max-accuracy-drop",
+    type=click.FloatRange(min=0),
+    default=0.01,
+    show_default=True,
+    metavar="D",
+    help="How much lower than the float model's the accuracy or metric may be.",
+)
+@click.option(
+    "--repair",
+    default="auto",
+    show_default=True,
+    metavar="LIST",
+    help="Accuracy repairs to try: auto, none, or a list of smooth, insert, rounding, equalize, "
+    "ranges. Each is kept only if it lowers the error on data that was not calibrated on.",
+)
+@click.option(
     "--budget",
     type=click.FloatRange(min=0, min_open=True),
     default=180.0,

@@ -127,13 +127,13 @@ def find_links(
     links: list[ChannelLink] = []
     reasons: dict[str, str] = {}
     for value in dict.fromkeys(product.data for product in products.values()):
-        found = _link(value, products)
-        if insert and not isinstance(found, ChannelLink):
-            found = _inserted(value, products) or found
-        if isinstance(found, ChannelLink):
-            links.append(found)
-        elif found:
-            reasons |= {user.name or user.op_type: found for user, _ in value.uses()}
+        link = _link(value, products)
+        if insert and not isinstance(link, ChannelLink):
+            link = _inserted(value, products) or link
+        if isinstance(link, ChannelLink):
+            links.append(link)
+        elif link:
+            reasons |= {user.name or user.op_type: link for user, _ in value.uses()}
     return links, reasons
 
 
@@ -219,7 +219,7 @@ def _is_row(value: ir.Value | None, channels: int) -> bool:
     array = constant(value)
     if array is None or array.dtype != np.float32 or not array.ndim:
         return False
-    return array.size == array.shape[-1] == channels
+    return bool(array.size == array.shape[-1] == channels)
 
 
 def _replace(node: ir.Node, index: int, array: NDArray[np.generic], names: Names) -> None:
@@ -238,4 +238,3 @@ def _initializer(graph: ir.Graph, array: NDArray[np.generic], name: str) -> ir.V
     value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.FLOAT
     graph.register_initializer(value)
     return value
-

@@ -95,7 +95,8 @@ class Product:
         axes = len(self.shape) - 2
         places = (patches.shape[0], *patches.shape[2 : 2 + axes])
         chosen = np.unravel_index(_drawn(math.prod(places), most, rng), places)
-        picked = patches[(chosen[0], slice(None), *chosen[1:])]  # [rows, channels, *kernel]
+        channels_last = np.moveaxis(patches, 1, 1 + axes)
+        picked = channels_last[chosen]  # [rows, channels, *kernel]
         return picked.reshape(len(picked), self.groups, -1).transpose(1, 0, 2)
 
     def _patches(self, array: Float32) -> Float32:

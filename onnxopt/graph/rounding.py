@@ -3,10 +3,10 @@
     minimize |X W - X (s Q)|^2 = tr((W - s Q)' H (W - s Q)),   H = X'X,   Q integer, s given
 
 for all groups at once. Rows of W are rounded one by one, those of large inputs first, and the rows
-that are left make up for the error as well as they can: with U upper triangular and U'U = inverse(H),
-rounding row i by e = (w_i - s q_i) / U_ii changes a later row j by -U_ij e. This is GPTQ (Frantar et
-al., 2022) at 8 bits and for convolutions; learned rounding (AdaRound, Nagel et al., 2020) minimizes
-the same sum by gradient descent. `benchmarks/int8_rounding.py` compares them.
+that are left make up for the error as well as they can: with U upper triangular and U'U =
+inverse(H), rounding row i by e = (w_i - s q_i) / U_ii changes a later row j by -U_ij e. This is
+GPTQ (Frantar et al., 2022) at 8 bits and for convolutions; learned rounding (AdaRound, Nagel et
+al., 2020) minimizes the same sum by gradient descent. `benchmarks/int8_rounding.py` compares them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 
-# Of a few hundred rows H says little about how inputs go together: with more damping rounding errors
-# are smaller on other data.
+# Of a few hundred rows H says little about how inputs go together: with more damping errors are
+# smaller on other data.
 DAMPING = 0.3
 _BATCH = 128  # rows whose errors reach all later rows in one product
 

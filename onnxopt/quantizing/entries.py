@@ -6,7 +6,8 @@ import onnx_ir as ir
 
 from onnxopt.quantizing.forms import refusals_of
 from onnxopt.quantizing.report import NodeEntry
-from onnxopt.quantizing.search import Search, Tried
+from onnxopt.quantizing.search import Search
+from onnxopt.quantizing.tried import Tried
 
 
 def node_entries(

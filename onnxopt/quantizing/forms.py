@@ -183,7 +183,7 @@ def forms(
     if options.mode == "dynamic" and "Conv" in types:
         notes.append("Conv stays in float: its dynamic form, ConvInteger, is slower than float")
     methods = METHODS_TRIED if options.method is None else (options.method,)
-    corrects = has_ranges and options.correct_bias and options.weight_type == "int8"
+    corrects = has_ranges and options.corrects
     return [
         Form(kind, method, corrected)
         for kind in kinds

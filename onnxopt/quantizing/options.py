@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 from onnxopt.calibration.observers import DEFAULT_PERCENTILE, METHODS, Method
@@ -12,7 +13,12 @@ from onnxopt.graph.quantization import INTEGER_TYPES, IntegerType
 from onnxopt.targets import Target
 
 Mode = Literal["auto", "dynamic", "static"]
+Repair = Literal["equalize", "smooth", "insert", "ranges", "rounding"]
+REPAIRS: tuple[Repair, ...] = get_args(Repair)
+# Those that are cheap and helped most models; benchmarks/int8_repair.py measures all.
+AUTO_REPAIRS: tuple[Repair, ...] = ("smooth", "insert", "rounding")
 DEFAULT_MAX_ERROR = 0.05
+DEFAULT_MAX_ACCURACY_DROP = 0.01
 DEFAULT_BUDGET = 180.0
 
 
@@ -34,6 +40,10 @@ class QuantizeOptions:
         embeddings: Store tables of Gather as integers as well.
         max_error: The largest error of an output, relative to its scale.
         min_cosine: The smallest cosine of an output with its reference.
+        max_accuracy_drop: By how much the metric or the top-1 accuracy may be lower than the float
+            model's, where there are labels or a metric.
+        judged: There are: the error has no limit then, unless it is given.
+        repair: Accuracy repairs to try, in order; "auto" for those that pay, "none" for none.
         budget: About how many seconds the search may take.
         force: Keep the form asked for even if it is slower than float or over the budget.
     """
@@ -51,6 +61,9 @@ class QuantizeOptions:
     embeddings: bool = False
     max_error: float | None = None
     min_cosine: float | None = None
+    max_accuracy_drop: float = DEFAULT_MAX_ACCURACY_DROP
+    judged: bool = False
+    repair: tuple[str, ...] = ("auto",)
     budget: float = DEFAULT_BUDGET
     force: bool = False
 
@@ -69,6 +82,12 @@ class QuantizeOptions:
             raise InvalidInputError(f"the largest error is more than 0, not {self.max_error}")
         if self.min_cosine is not None and not -1 <= self.min_cosine <= 1:
             raise InvalidInputError(f"a cosine is from -1 to 1, not {self.min_cosine}")
+        if not self.max_accuracy_drop >= 0:
+            raise InvalidInputError(f"an accuracy drop is 0 or more, not {self.max_accuracy_drop}")
+        for name in self.repair:
+            _one_of("repair", name, ("auto", "none", *REPAIRS))
+        if "none" in self.repair and len(self.repair) > 1:
+            raise InvalidInputError("repair is none, or a list of repairs, not both")
         if not self.budget > 0:
             raise InvalidInputError("the budget of the search has to be more than 0 seconds")
 
@@ -82,7 +101,20 @@ class QuantizeOptions:
         """The largest error that is allowed; without a limit of the user's the default."""
         if self.max_error is not None:
             return self.max_error
-        return DEFAULT_MAX_ERROR if self.min_cosine is None else math.inf
+        free = self.min_cosine is not None or self.judged
+        return math.inf if free else DEFAULT_MAX_ERROR
+
+    @property
+    def repairs(self) -> tuple[str, ...]:
+        """The repairs to try, each once."""
+        expanded = [AUTO_REPAIRS if name == "auto" else (name,) for name in self.repair]
+        names = dict.fromkeys(name for some in expanded for name in some)
+        return tuple(name for name in names if name != "none")
+
+    @property
+    def corrects(self) -> bool:
+        """True if bias correction may be tried."""
+        return self.correct_bias and self.weight_type == "int8"
 
     @property
     def saturates(self) -> bool:
@@ -100,6 +132,11 @@ class QuantizeOptions:
     def activations(self) -> IntegerType:
         """The integer type of activations."""
         return self.activation_type or ("int8" if self.is_symmetric else "uint8")
+
+
+def split_names(given: str | Iterable[str]) -> tuple[str, ...]:
+    """A list of names, also as "a,b"."""
+    return tuple(given.split(",") if isinstance(given, str) else given)
 
 
 def _one_of(what: str, value: str, choices: tuple[str, ...]) -> None:

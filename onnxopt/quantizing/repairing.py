@@ -1,10 +1,10 @@
 """Accuracy repair: ways to lose less, each tried on its own and undone where it does not help.
 
-    equalize   channels between two layers are made alike in size (pass equalize-layers)
-    smooth     the size of activation channels moves into the weights (pass smooth-activations)
-    insert     as smooth, where a Mul in front of a product is the only way
-    ranges     every activation gets the range that the products which read it lose least by
-    rounding   every weight gets the integers that its product loses least by
+`equalize`: channels between two layers are made alike in size (pass equalize-layers). `smooth`: the
+size of activation channels moves into the weights (pass smooth-activations); `insert` does so where
+a Mul in front of a product is the only way. `ranges`: every activation gets the range that the
+products which read it lose least by. `rounding`: every weight gets the integers that its product
+loses least by.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import onnx_ir as ir
 
@@ -26,9 +25,6 @@ from onnxopt.quantizing.options import QuantizeOptions
 from onnxopt.quantizing.output_ranges import ranges_by_output
 from onnxopt.quantizing.rounding import solve_roundings
 from onnxopt.quantizing.smoothing import search_scales
-
-Repair = Literal["equalize", "smooth", "insert", "ranges", "rounding"]
-REPAIRS: tuple[Repair, ...] = get_args(Repair)
 
 
 class Bases:

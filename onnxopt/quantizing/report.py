@@ -22,6 +22,7 @@ class Candidate:
         interval: 95 % interval of the speed.
         excluded: Nodes left in float to meet the budget.
         verdict: "chosen", or why not.
+        score: Its mean score by the metric, if there is one.
     """
 
     name: str
@@ -31,6 +32,26 @@ class Candidate:
     speed: float | None
     interval: tuple[float, float] | None
     excluded: tuple[str, ...]
+    verdict: str
+    score: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class RepairEntry:
+    """An accuracy repair that was tried.
+
+    Attributes:
+        form: Kind of the form that it was tried on.
+        repair: Its name.
+        before: Largest error and smallest cosine without it.
+        after: With it; None if it does not run or changes nothing.
+        verdict: "kept", or why not.
+    """
+
+    form: str
+    repair: str
+    before: tuple[float, float] | None
+    after: tuple[float, float] | None
     verdict: str
 
 
@@ -66,6 +87,9 @@ class QuantizationReport:
         bytes_after: Weights after.
         samples: Input sets used to calibrate.
         measured: Input sets used to measure.
+        repairs: Accuracy repairs that were tried, kept or not.
+        metric: What the user measures; "" without labels or a metric.
+        float_score: The float model's mean score by it.
         speed: How many times as fast the result is as the model that was given; None if not timed.
         interval: 95 % interval of that.
         notes: What the user should know.
@@ -82,6 +106,9 @@ class QuantizationReport:
     bytes_after: int = 0
     samples: int = 0
     measured: int = 0
+    repairs: list[RepairEntry] = dataclasses.field(default_factory=list)
+    metric: str = ""
+    float_score: float | None = None
     speed: float | None = None
     interval: tuple[float, float] | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
@@ -98,12 +125,13 @@ class QuantizationReport:
         data = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ("candidates", "nodes", "preparation")
+            if field.name not in ("candidates", "nodes", "repairs", "preparation")
         }
         return data | {
             "is_quantized": self.is_quantized,
             "candidates": [dataclasses.asdict(one) for one in self.candidates],
             "nodes": [dataclasses.asdict(one) for one in self.nodes],
+            "repairs": [dataclasses.asdict(one) for one in self.repairs],
             "preparation": None if self.preparation is None else self.preparation.to_dict(),
         }
 
@@ -132,7 +160,15 @@ class QuantizationReport:
             error = _percent(one.error)
             lines.append(
                 f"{one.name:<24}{one.nodes:>6}{error:>9}{cosine:>9}{speed:>8}  {one.verdict}"
+                + ("" if one.score is None else f", {self.metric} {one.score:.4f}")
             )
+        if self.float_score is not None:
+            lines.append(f"{self.metric} of the float model: {self.float_score:.4f}")
+        lines += [
+            f"  repair {one.repair} of {one.form}: {one.verdict}{_change(one)}"
+            for one in self.repairs
+            if verbose or one.verdict == "kept" or one.after is not None
+        ]
         states = Counter(
             (entry.op_type, "quantized" if entry.state == "quantized" else entry.state)
             for entry in self.nodes
@@ -149,6 +185,15 @@ class QuantizationReport:
         if self.output:
             lines.append(f"written: {self.output}")
         return "\n".join(lines)
+
+
+def _change(one: RepairEntry) -> str:
+    if one.before is None or one.after is None:
+        return ""
+    return (
+        f", error {_percent(one.before[0])} -> {_percent(one.after[0])}, "
+        f"cosine {one.before[1]:.5f} -> {one.after[1]:.5f}"
+    )
 
 
 def _percent(error: float | None) -> str:

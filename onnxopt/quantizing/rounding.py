@@ -64,7 +64,7 @@ def _solve(
     product: Product, rows: NDArray[np.float32], encoding: Encoding, axis: int | None
 ) -> RoundedWeight | None:
     weight = product.matrices()
-    params = weight_parameters(product.stored(weight), encoding, axis)
+    params = weight_parameters(product.stored(weight).astype(np.float32), encoding, axis)
     zero = np.int16(params.zero_point.flat[0])
     nearest = quantize(product.stored(weight), params).astype(np.int16) - zero
     scale = params.scale if axis is None else params.scale.reshape(product.groups, 1, -1)

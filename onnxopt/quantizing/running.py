@@ -24,10 +24,13 @@ from onnxopt.graph.naming import excluded_names
 from onnxopt.graph.saving import check_target, save_model
 from onnxopt.quantizing.entries import node_entries
 from onnxopt.quantizing.forms import forms, observed_names
-from onnxopt.quantizing.options import QuantizeOptions
+from onnxopt.quantizing.metrics import Metric, Score, open_metric
+from onnxopt.quantizing.options import QuantizeOptions, split_names
 from onnxopt.quantizing.preparing import Prepared, prepare
+from onnxopt.quantizing.repairing import Bases
 from onnxopt.quantizing.report import QuantizationReport
-from onnxopt.quantizing.search import Search, Tried
+from onnxopt.quantizing.search import Search
+from onnxopt.quantizing.tried import Tried
 from onnxopt.runtime.benchmark import Ratio
 from onnxopt.runtime.deviation import Reference
 from onnxopt.runtime.library import CannotRunError, require_runtime
@@ -74,6 +77,8 @@ def quantize(
     max_memory: int = DEFAULT_MEMORY,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     target: Any = None,
+    labels: Any = None,
+    metric: str | Score | None = None,
     external_data: bool | None = None,
     observers: Sequence[Observer] = (),
     preparation: Mapping[str, Any] | None = None,
@@ -93,6 +98,10 @@ def quantize(
         max_memory: Bytes for observed values, beyond the model.
         input_shapes: Shapes of inputs that are synthesized.
         target: Where the result will run (see `optimize`).
+        labels: One class for each row of the calibration data, in order: an array, a .npy file, or
+            a text file with a number a line. Top-1 accuracy may drop by `max_accuracy_drop` then.
+        metric: Instead of labels, a function of outputs by name and the number of a sample that
+            returns a number, the higher the better; or "file.py:function".
         external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
         observers: Told about the passes of the preparation.
         preparation: Options of `optimize`, which prepares the model.
@@ -105,12 +114,14 @@ def quantize(
     Raises:
         OnnxOptError: A model or data cannot be read, or an option does not fit.
     """
-    known = {field.name for field in dataclasses.fields(QuantizeOptions)} - {"target"}
+    known = {field.name for field in dataclasses.fields(QuantizeOptions)} - {"target", "judged"}
     unknown = [name for name in choices if name not in known]
     if unknown:
         raise InvalidInputError(f"no option {unknown[0]!r}; there are {', '.join(sorted(known))}")
     choices["exclude"] = tuple(choices.get("exclude", ()))
-    options = QuantizeOptions(target=as_target(target), **choices)
+    choices["repair"] = split_names(choices.get("repair", "auto"))
+    judged = labels is not None or metric is not None
+    options = QuantizeOptions(target=as_target(target), judged=judged, **choices)
     require_runtime()
     report = QuantizationReport(
         source=os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
@@ -140,8 +151,9 @@ def quantize(
     )
     report.notes += data.notes
     job = _Job(prepared, options, data, report, exclude)
+    counts = open_metric(metric, labels, data, job.measuring)
     table = job.table(calibration_table, max_memory)
-    chosen = job.search(table)
+    chosen = job.search(table, counts, max_memory)
     report.chosen = "float" if chosen is None else str(chosen.form)
     result = job.proven(prepared.best if chosen is None else chosen.model)
     report.bytes_after = weight_bytes(result)
@@ -167,9 +179,9 @@ class _Job:
         self._options, self._data = options, data
         self._reference: Reference | None = None
         self._report, self._exclude = report, exclude
-        calibrating, measuring = data.split(_HELD_OUT)
-        self._calibrating, self._measuring = calibrating, measuring
-        if not data.synthesized and set(calibrating) & set(measuring):
+        held_out = data.split(len(data), share=2) if options.judged else data.split(_HELD_OUT)
+        self._calibrating, self.measuring = held_out
+        if not data.synthesized and set(self._calibrating) & set(self.measuring):
             report.notes.append(
                 "too few samples to keep some apart: measured on those calibrated on"
             )
@@ -204,7 +216,9 @@ class _Job:
             table.save(path)
         return table
 
-    def search(self, table: CalibrationTable | None) -> Tried | None:
+    def search(
+        self, table: CalibrationTable | None, metric: Metric | None, max_memory: int
+    ) -> Tried | None:
         """The form to use, or None for float; fills the report."""
         options, report = self._options, self._report
         found, notes = forms(self._model, options, has_ranges=table is not None)
@@ -223,7 +237,7 @@ class _Job:
                 sets = (
                     self._data.plan
                     if self._data.synthesized
-                    else [self._data[index] for index in self._measuring]
+                    else [self._data[index] for index in self.measuring]
                 )
                 reference = Reference(self._prepared.best, sets, providers)
             except CannotRunError as error:
@@ -239,13 +253,17 @@ class _Job:
                 )
             report.measured = len(reference.sets)
             timer = functools.partial(self._ratio, self._prepared.best)
-            search = Search(self._model, options, table, reference, timer, self._exclude)
+            bases = Bases(self._model, options, table, self._data, self._calibrating, max_memory)
+            search = Search(self._model, options, bases, reference, timer, self._exclude, metric)
             chosen = search.run(found)
+        report.repairs = search.improving.entries
+        report.metric = "" if metric is None else metric.name
+        report.float_score = search.float_score
         report.candidates = [one.as_candidate() for one in search.tried]
         report.nodes = node_entries(
             self._model, chosen or next(iter(search.tried), None), search, chosen
         )
-        if search.out_of_time:
+        if search.out_of_time or search.improving.out_of_time:
             report.notes.append(
                 f"the search ended after its {options.budget:.0f} seconds; more may be found with "
                 "more (--budget)"

@@ -5,81 +5,32 @@
 2. Each is timed against the float model. On CPUs whose int8 kernels saturate, forms over the budget
    of error are tried with uint8 weights as well, and static forms that are not faster with fewer
    nodes.
-3. From the fastest on, those within the budget first: one over the budget gets nodes back in
+3. Those that are faster get accuracy repairs, each of which is kept only if it lowers the error.
+4. From the fastest on, those within the budget first: one over the budget gets nodes back in
    float, the most sensitive first, until it is within; then it is timed again.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
 
-from onnxopt.calibration.table import CalibrationTable
-from onnxopt.core.passes import PassResult
 from onnxopt.quantizing.forms import Form
+from onnxopt.quantizing.improving import Improving
+from onnxopt.quantizing.metrics import Metric
 from onnxopt.quantizing.options import QuantizeOptions
-from onnxopt.quantizing.report import Candidate
+from onnxopt.quantizing.repairing import Bases
 from onnxopt.quantizing.sensitivity import Sensitivity
+from onnxopt.quantizing.tried import Tried
 from onnxopt.runtime.benchmark import Ratio
-from onnxopt.runtime.deviation import Deviation, Reference
+from onnxopt.runtime.deviation import Reference
 from onnxopt.runtime.library import CannotRunError
 
 Timer = Callable[[ir.Model], Ratio]
-
-
-@dataclasses.dataclass
-class Tried:
-    """A form that was built.
-
-    Attributes:
-        form: The form.
-        model: The quantized model.
-        results: What its passes did.
-        deviation: How far its outputs are from the reference; None if it does not run.
-        ratio: Its speed against float.
-        excluded: Nodes that were given back to float.
-        verdict: Why it was not chosen.
-    """
-
-    form: Form
-    model: ir.Model
-    results: list[PassResult]
-    deviation: Deviation | None = None
-    ratio: Ratio | None = None
-    excluded: tuple[str, ...] = ()
-    verdict: str = ""
-
-    @property
-    def speed(self) -> float:
-        """How many times as fast as float; 0 if not timed."""
-        return 0.0 if self.ratio is None else self.ratio.median
-
-    @property
-    def is_faster(self) -> bool:
-        """True if it is proven to be faster than float."""
-        return self.ratio is not None and self.ratio.verdict == "faster"
-
-    @property
-    def nodes(self) -> int:
-        """Number of nodes that were quantized."""
-        return sum(result.rewrites.total() for result in self.results)
-
-    def as_candidate(self) -> Candidate:
-        """For the report."""
-        return Candidate(
-            str(self.form),
-            self.nodes,
-            None if self.deviation is None else self.deviation.error,
-            None if self.deviation is None else self.deviation.cosine,
-            None if self.ratio is None else self.ratio.median,
-            None if self.ratio is None else (self.ratio.low, self.ratio.high),
-            self.excluded,
-            self.verdict,
-        )
+_ROUNDING = 1e-9  # of means of scores
 
 
 class Search:
@@ -88,12 +39,15 @@ class Search:
     Args:
         model: The prepared float model.
         options: What the user asks for.
-        table: Statistics of its values, if known.
+        bases: What forms are built from, with repairs and without.
         reference: The float model's outputs.
         timer: Times a model against the float one.
         exclude: Names of nodes to leave in float in any case.
+        metric: What counts besides the error.
 
     Attributes:
+        improving: The repairs that were tried.
+        float_score: The float model's score by the metric.
         tried: Everything that was measured.
         errors: Error of the output by node, where it was needed.
         out_of_time: True if the budget of seconds ended the search.
@@ -103,14 +57,24 @@ class Search:
         self,
         model: ir.Model,
         options: QuantizeOptions,
-        table: CalibrationTable | None,
+        bases: Bases,
         reference: Reference,
         timer: Timer,
         exclude: Sequence[str] = (),
+        metric: Metric | None = None,
     ) -> None:
-        self._model, self._options, self._table = model, options, table
+        self._model, self._options, self._bases, self._metric = model, options, bases, metric
         self._reference, self._timer, self._exclude = reference, timer, tuple(exclude)
         self._end = time.perf_counter() + options.budget
+        self.float_score = None if metric is None else metric.of(reference.outputs)
+        self.improving = Improving(
+            options.repairs if bases.possible else (),
+            self._try,
+            self._time,
+            self._within,
+            corrects=options.corrects,
+            end=time.perf_counter() + options.budget / 2,
+        )
         self.tried: list[Tried] = []
         self.errors: dict[str, float] = {}
         self.out_of_time = False
@@ -143,7 +107,7 @@ class Search:
             if chosen is not None and one.speed <= chosen.speed:
                 one.verdict = one.verdict or "slower than another form"
                 continue
-            found = self._settled(one)
+            found = self._settled(self._improved(one))
             if found is None:
                 continue
             if chosen is None or found.speed > chosen.speed:
@@ -172,14 +136,19 @@ class Search:
                 self.tried.append(other)
 
     def _try(self, form: Form, exclude: Sequence[str] = ()) -> Tried | None:
-        model, results = form.build(
-            self._model, self._options, self._table, (*self._exclude, *exclude)
-        )
+        basis = self._bases.of(form)
+        if basis is None:
+            return None
+        model, results = form.build(basis, self._options, (*self._exclude, *exclude))
         one = Tried(form, model, results, excluded=tuple(exclude))
         if not one.nodes:
             return None
+        tally = None if self._metric is None else self._metric.start()
         try:
-            one.deviation = self._reference.deviation(model)
+            one.deviation = self._reference.deviation(
+                model, watch=None if tally is None else tally.add
+            )
+            one.score = None if tally is None else tally.mean
             if one.deviation.broken:
                 one.verdict, one.deviation = one.deviation.broken, None
         except CannotRunError as error:
@@ -193,6 +162,14 @@ class Search:
             one.ratio = self._timer(one.model)
         except CannotRunError as error:
             one.verdict, one.deviation = f"does not run: {error.reason}", None
+
+    def _improved(self, one: Tried) -> Tried:
+        """The form with the repairs that help it, if it is worth having at all."""
+        if not (one.is_faster or self._options.is_forced):
+            return one
+        better = self.improving.improve(one)
+        self.tried[self.tried.index(one)] = better
+        return better
 
     def _settled(self, one: Tried) -> Tried | None:
         """The form within the budget and faster than float, or None."""
@@ -217,6 +194,8 @@ class Search:
         if found is None:
             return False
         close = options.min_cosine is None or found.cosine >= options.min_cosine
+        if one.score is not None and self.float_score is not None:
+            close = close and one.score >= self.float_score - options.max_accuracy_drop - _ROUNDING
         return close and found.error <= options.error_limit
 
     def _repaired(self, one: Tried) -> Tried | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import onnx_ir as ir
 
@@ -70,20 +71,36 @@ class Reference:
         """The first inputs."""
         return self.sets[0].feeds
 
-    def deviation(self, model: ir.Model, *, most_sets: int | None = None) -> Deviation:
+    @property
+    def outputs(self) -> Sequence[Mapping[str, Any]]:
+        """The reference's outputs by name, for each of the inputs."""
+        return self._outputs
+
+    def deviation(
+        self,
+        model: ir.Model,
+        *,
+        most_sets: int | None = None,
+        watch: Callable[[int, Mapping[str, Any]], None] | None = None,
+    ) -> Deviation:
         """Runs another model on the same inputs.
 
         Args:
             model: The other one.
             most_sets: Use only as many input sets.
+            watch: Told the index of the inputs and the outputs.
 
         Raises:
             CannotRunError: It does not run.
         """
         session = open_session(model, spinning=False, providers=self._providers)
         worst: dict[str, Difference] = {}
-        for one, expected in list(zip(self.sets, self._outputs, strict=True))[:most_sets]:
-            for name, result in session.run(one.feeds).items():
+        pairs = list(zip(self.sets, self._outputs, strict=True))[:most_sets]
+        for index, (one, expected) in enumerate(pairs):
+            outputs = session.run(one.feeds)
+            if watch is not None:
+                watch(index, outputs)
+            for name, result in outputs.items():
                 if name not in expected:
                     raise CannotRunError(f"output {name!r} is new")
                 found = compare(expected[name], result)

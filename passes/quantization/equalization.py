@@ -99,4 +99,7 @@ def _sizes(product: Product) -> NDArray[np.float32]:
     matrices = np.abs(product.matrices())
     groups, length, outputs = matrices.shape
     kernel = groups * length // product.channels
-    return matrices.reshape(groups, length // kernel, kernel, outputs).max(axis=2)
+    largest: NDArray[np.float32] = np.max(
+        matrices.reshape(groups, length // kernel, kernel, outputs), axis=2
+    )
+    return largest

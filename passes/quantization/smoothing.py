@@ -7,7 +7,7 @@
 Some channels of activations are a hundred times larger than the others, which share their scale and
 lose all precision; weights have a scale for each output channel and bear it better (Xiao et al.,
 "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models", 2022).
-The scales are an option, found by `quantizing.smoothing`; the pass itself is exact but for rounding.
+The scales are an option, found by `quantizing.smoothing`; the pass is exact but for rounding.
 
 Where other nodes read the value as well, as the residual of a BERT does, a Mul by 1 / s is put in
 front of the products if `insert` says so. Refused, with the reason: what else has no place for the

@@ -1,0 +1,95 @@
+"""Trying repairs on a form one after the other, and keeping those that lower the error."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from onnxopt.quantizing.forms import Form
+from onnxopt.quantizing.report import RepairEntry
+from onnxopt.quantizing.tried import Tried
+
+# A repair that costs time is kept only where it costs no more than this, or is needed.
+_LEAST_SPEED = 0.97
+
+
+class Improving:
+    """The repairs of one search.
+
+    Args:
+        repairs: What to try, in order.
+        attempt: Builds a form and measures its error; None if there is nothing to build.
+        time: Times a form against float.
+        within: True for a form within the budget of error.
+        corrects: Bias correction may be switched on and off again.
+        end: When to stop, as `time.perf_counter` counts.
+
+    Attributes:
+        entries: What was tried, and what became of it.
+        out_of_time: True if not everything was tried.
+    """
+
+    def __init__(
+        self,
+        repairs: Sequence[str],
+        attempt: Callable[[Form], Tried | None],
+        time: Callable[[Tried], None],
+        within: Callable[[Tried], bool],
+        *,
+        corrects: bool,
+        end: float,
+    ) -> None:
+        self._repairs, self._attempt, self._time, self._within = repairs, attempt, time, within
+        self._corrects, self._end = corrects, end
+        self.entries: list[RepairEntry] = []
+        self.out_of_time = False
+
+    def improve(self, one: Tried) -> Tried:
+        """The form with the repairs that help it."""
+        for repair in self._repairs:
+            if repair == "ranges" and one.form.method is None:
+                continue
+            if time.perf_counter() > self._end:
+                self.out_of_time = True
+                break
+            form = replace(one.form, repairs=(*one.form.repairs, repair))
+            one = self._better(one, form, repair)
+        if self._corrects and one.form.repairs and time.perf_counter() < self._end:
+            turned = replace(one.form, corrected=not one.form.corrected)
+            one = self._better(one, turned, "bias" if turned.corrected else "no bias")
+        return one
+
+    def _better(self, one: Tried, form: Form, repair: str) -> Tried:
+        other = self._attempt(form)
+        if other is None:
+            self._record(one, None, repair, "changes nothing")
+            return one
+        if not loss(other) < loss(one):
+            self._record(one, other, repair, other.verdict or "undone: no smaller error")
+            return one
+        other.ratio = one.ratio
+        if repair == "insert":
+            self._time(other)
+            needed = not self._within(one)
+            if other.speed < one.speed * _LEAST_SPEED and not (needed and other.is_faster):
+                self._record(one, other, repair, "undone: costs more time than it is worth")
+                return one
+        self._record(one, other, repair, "kept")
+        return other
+
+    def _record(self, one: Tried, other: Tried | None, repair: str, verdict: str) -> None:
+        before = None if one.deviation is None else (one.deviation.error, one.deviation.cosine)
+        found = None if other is None else other.deviation
+        after = None if found is None else (found.error, found.cosine)
+        self.entries.append(RepairEntry(one.form.kind, repair, before, after, verdict))
+
+
+def loss(one: Tried) -> float:
+    """Error by which two results are compared: the mean of the largest and the typical one.
+
+    The geometric mean: the largest alone depends on a single element.
+    """
+    found = one.deviation
+    return math.inf if found is None else math.sqrt(found.error * found.rms)

@@ -1,0 +1,67 @@
+"""A form that was built and measured."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import onnx_ir as ir
+
+from onnxopt.core.passes import PassResult
+from onnxopt.quantizing.forms import Form
+from onnxopt.quantizing.report import Candidate
+from onnxopt.runtime.benchmark import Ratio
+from onnxopt.runtime.deviation import Deviation
+
+
+@dataclasses.dataclass(eq=False)
+class Tried:
+    """A form that was built.
+
+    Attributes:
+        form: The form.
+        model: The quantized model.
+        results: What its passes did.
+        deviation: How far its outputs are from the reference; None if it does not run.
+        score: By the metric of the user's; None without one.
+        ratio: Its speed against float.
+        excluded: Nodes that were given back to float.
+        verdict: Why it was not chosen.
+    """
+
+    form: Form
+    model: ir.Model
+    results: list[PassResult]
+    deviation: Deviation | None = None
+    score: float | None = None
+    ratio: Ratio | None = None
+    excluded: tuple[str, ...] = ()
+    verdict: str = ""
+
+    @property
+    def speed(self) -> float:
+        """How many times as fast as float; 0 if not timed."""
+        return 0.0 if self.ratio is None else self.ratio.median
+
+    @property
+    def is_faster(self) -> bool:
+        """True if it is proven to be faster than float."""
+        return self.ratio is not None and self.ratio.verdict == "faster"
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes that were quantized."""
+        return sum(result.rewrites.total() for result in self.results)
+
+    def as_candidate(self) -> Candidate:
+        """For the report."""
+        return Candidate(
+            str(self.form),
+            self.nodes,
+            None if self.deviation is None else self.deviation.error,
+            None if self.deviation is None else self.deviation.cosine,
+            None if self.ratio is None else self.ratio.median,
+            None if self.ratio is None else (self.ratio.low, self.ratio.high),
+            self.excluded,
+            self.verdict,
+            self.score,
+        )
