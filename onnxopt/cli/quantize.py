@@ -115,8 +115,8 @@ _TYPES = click.Choice(["int8", "uint8", "int16", "uint16"])
     "--labels",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Classes of the calibration data, one for each row in order: .npy, or text with a number a "
-    "line. Top-1 accuracy decides then; half of the data is kept to measure it on.",
+    help="Classes of the calibration data, one for each row in order: .npy, or text, one a line. "
+    "Top-1 accuracy decides then; half of the data is kept to measure it on.",
 )
 @click.option(
     "--metric",

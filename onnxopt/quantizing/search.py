@@ -73,7 +73,7 @@ class Search:
             self._time,
             self._within,
             corrects=options.corrects,
-            end=time.perf_counter() + options.budget / 2,
+            end=self._end - options.budget / 4,  # the rest is for leaving nodes in float
         )
         self.tried: list[Tried] = []
         self.errors: dict[str, float] = {}

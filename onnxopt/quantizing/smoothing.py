@@ -54,10 +54,11 @@ def search_scales(
         weights: The integers of weights, symmetric.
         per_channel: A scale for each output channel of a weight.
         max_memory: Bytes for activations, beyond the model itself.
-        insert: Also for values that need a Mul for it, if they gain much.
+        insert: For values that need a Mul for it instead, if they gain much.
     """
     probe = Probe(model)
     links = find_links(probe.model.graph, insert=insert)[0]
+    links = [link for link in links if insert != bool(link.dividends)]
     of = {product.node: link for link in links for product in link.consumers}
     products = [product for link in links for product in link.consumers]
     searches: dict[ir.Value, _Search] = {}
