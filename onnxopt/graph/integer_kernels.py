@@ -31,6 +31,15 @@ _PARTS: dict[str, Part] = {
 # Fewer input channels in a group leave the integer kernels without enough to multiply at once.
 _FEWEST_CHANNELS = 16
 
+# What a quantized model is recognized by.
+INTEGER_OPERATORS = frozenset(
+    {
+        *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger"),
+        *("QLinearConv", "QLinearMatMul", "ConvInteger", "DynamicQuantizeMatMul"),
+        *("MatMulIntegerToFloat", "DynamicQuantizeLSTM", "QGemm", "QAttention", "MatMulNBits"),
+    }
+)
+
 # Why the others that a reader might expect are not there.
 WITHOUT_KERNEL = {
     "ConvTranspose": "ONNX Runtime has no integer kernel for ConvTranspose on the CPU",

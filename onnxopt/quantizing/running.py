@@ -20,6 +20,7 @@ from onnxopt.core.pipeline import Observer
 from onnxopt.core.timing import timed
 from onnxopt.graph.cost import weight_bytes
 from onnxopt.graph.fingerprint import fingerprint
+from onnxopt.graph.integer_kernels import INTEGER_OPERATORS
 from onnxopt.graph.naming import excluded_names
 from onnxopt.graph.saving import check_target, save_model
 from onnxopt.quantizing.entries import node_entries
@@ -48,13 +49,6 @@ _HELD_OUT = 16
 _SHARE, _FEWEST = 0.02, 4
 # About how long one timing may take.
 _TIMING_SECONDS = 8.0
-_INTEGER_OPS = frozenset(
-    {
-        *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger"),
-        *("QLinearConv", "QLinearMatMul", "ConvInteger", "DynamicQuantizeMatMul"),
-        *("MatMulIntegerToFloat", "DynamicQuantizeLSTM", "QGemm", "QAttention", "MatMulNBits"),
-    }
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,10 +92,9 @@ def quantize(
         max_memory: Bytes for observed values, beyond the model.
         input_shapes: Shapes of inputs that are synthesized.
         target: Where the result will run (see `optimize`).
-        labels: One class for each row of the calibration data, in order: an array, a .npy file, or
-            a text file with a number a line. Top-1 accuracy may drop by `max_accuracy_drop` then.
-        metric: Instead of labels, a function of outputs by name and the number of a sample that
-            returns a number, the higher the better; or "file.py:function".
+        labels: One class for each row of the data (see `metrics.open_metric`): top-1 accuracy may
+            drop by `max_accuracy_drop` then.
+        metric: Or a function of outputs and the number of a sample, the higher the better.
         external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
         observers: Told about the passes of the preparation.
         preparation: Options of `optimize`, which prepares the model.
@@ -120,8 +113,8 @@ def quantize(
         raise InvalidInputError(f"no option {unknown[0]!r}; there are {', '.join(sorted(known))}")
     choices["exclude"] = tuple(choices.get("exclude", ()))
     choices["repair"] = split_names(choices.get("repair", "auto"))
-    judged = labels is not None or metric is not None
-    options = QuantizeOptions(target=as_target(target), judged=judged, **choices)
+    choices["judged"] = labels is not None or metric is not None
+    options = QuantizeOptions(target=as_target(target), **choices)
     require_runtime()
     report = QuantizationReport(
         source=os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
@@ -134,7 +127,7 @@ def quantize(
         if output is not None:
             check_target(prepared.original, output)
     report.bytes_before = weight_bytes(work)
-    already = Counter(n.op_type for n in work.graph if n.op_type in _INTEGER_OPS)
+    already = Counter(n.op_type for n in work.graph if n.op_type in INTEGER_OPERATORS)
     if already:
         report.notes.append(
             f"the model is quantized already ({already.total()} such nodes): only its float parts "
@@ -256,9 +249,8 @@ class _Job:
             bases = Bases(self._model, options, table, self._data, self._calibrating, max_memory)
             search = Search(self._model, options, bases, reference, timer, self._exclude, metric)
             chosen = search.run(found)
-        report.repairs = search.improving.entries
+        report.repairs, report.float_score = search.improving.entries, search.float_score
         report.metric = "" if metric is None else metric.name
-        report.float_score = search.float_score
         report.candidates = [one.as_candidate() for one in search.tried]
         report.nodes = node_entries(
             self._model, chosen or next(iter(search.tried), None), search, chosen

@@ -2,9 +2,10 @@
 
 Such kernels (vpmaddubsw, of AVX2 and of AVX-512 without VNNI) compute a0 w0 + a1 w1 of neighbours
 along the summed dimension and saturate at 32767. With activations of at most 255 nothing can
-saturate if |w0| + |w1| <= 128 for all such pairs. Halving the range of all weights makes sure of
-that and costs a whole bit; the largest pair of a channel is usually far smaller than twice the
-largest weight, so a scale that follows from the pairs costs about half a bit.
+saturate if |w0 + w1| <= 128 for all such pairs: of different signs, they cancel. Halving the range
+of all weights makes sure of that and costs a whole bit; the largest pair of a channel is usually
+far smaller than twice the largest weight, so a scale that follows from pairs costs about half a
+bit.
 """
 
 from __future__ import annotations
