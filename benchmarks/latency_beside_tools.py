@@ -41,7 +41,7 @@ TRANSFORMERS = {
     "minilm": ("bert", 12, 384), "vit": ("vit", 3, 192), "swin": ("swin", 0, 0),
     "llama": ("gpt2", 0, 0), "convnext": ("bert", 0, 0),
 }  # fmt: skip
-NAMES = ("onnxopt", "onnxsim", "onnxslim", "onnxscript", "ort_fusions", "ort_transformers")
+NAMES = ("onnxopt", "onnxsim", "onnxslim", "ort_fusions", "ort_transformers")
 _SESSIONS = 3
 _LARGE_MB = 300
 

@@ -123,6 +123,11 @@ def plain(value: ir.Value | None) -> ir.Value | None:
 def query_heads(value: ir.Value) -> Heads | None:
     """The heads that a query or value operand of rank 4 holds, or one of rank 3 that joins them."""
     if rank(value) == 3:
+        # Einsum may have transposed its operand before it joined the axes, and does so again.
+        back = _behind_swap(value)
+        transposed = None if back is None else _unjoined_heads(back)
+        if transposed is not None:
+            return key_heads(transposed.value)
         return _unjoined_heads(value)
     return Heads(value) if rank(value) == 4 else None
 
@@ -138,6 +143,13 @@ def joins_heads(wide: Shape | None, narrow: Shape | None) -> bool:
             for a, b in zip(wide[2:], narrow[1:], strict=True)
         )
     )
+
+
+def _behind_swap(value: ir.Value) -> ir.Value | None:
+    """What a Transpose of the last two of three axes makes the value of."""
+    node = producer_of(value, "Transpose")
+    swaps = node is not None and ints_attribute(node, "perm") == (0, 2, 1)
+    return node.inputs[0] if node is not None and swaps else None
 
 
 def _unjoined_heads(value: ir.Value) -> Heads | None:
@@ -156,8 +168,9 @@ def key_heads(value: ir.Value) -> Heads | None:
     """
     node = producer_of(value, "Transpose")
     if rank(value) == 3:
-        if node is not None and ints_attribute(node, "perm") == (0, 2, 1):
-            return None if node.inputs[0] is None else _unjoined_heads(node.inputs[0])
+        back = _behind_swap(value)
+        if back is not None:
+            return _unjoined_heads(back)
         heads = _unjoined_heads(value)
         return None if heads is None else key_heads(heads.value)
     if rank(value) != 4:

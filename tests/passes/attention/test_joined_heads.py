@@ -37,7 +37,7 @@ TURNED = {
 }
 
 
-def joined(product: str, scores: str) -> ir.Model:
+def joined(product: str, scores: str, value: str = "") -> ir.Model:
     """Inputs q, k, v `[N, S, 32]` and masks; output y as q."""
     heads = " ".join(
         f"{n}s = Reshape({n}, split) {n}h = Transpose<perm = [0, 2, 1, 3]>({n}s) "
@@ -49,7 +49,8 @@ def joined(product: str, scores: str) -> ir.Model:
         "join_t = Concat<axis = 0>(minus, size, length) "
         "join_s = Concat<axis = 0>(minus, length, length) "
         f"apart = Concat<axis = 0>(minus, heads, length, length) {heads} {product} {scores} "
-        "o = MatMul(w, vj) join_o = Concat<axis = 0>(minus, heads, length, size) "
+        f"{value} o = MatMul(w, {'vv' if value else 'vj'}) "
+        "join_o = Concat<axis = 0>(minus, heads, length, size) "
         "b = Reshape(o, join_o) z = Transpose<perm = [0, 2, 1, 3]>(b) y = Reshape(z, merge)"
     )
     inputs = [f"float[N,S,{WIDTH}] {name}" for name in "qkv"]
@@ -85,6 +86,14 @@ def test_joined_heads_are_fused(product: str, scores: str) -> None:
 @pytest.mark.parametrize("scores", TURNED)
 def test_transposed_product_is_fused(scores: str) -> None:
     fused(joined("", TURNED[scores]))
+
+
+def test_value_is_fused_when_it_is_transposed_there_and_back() -> None:
+    value = (
+        "vt = Transpose<perm = [0, 2, 3, 1]>(vs) vx = Reshape(vt, join_t) "
+        "vv = Transpose<perm = [0, 2, 1]>(vx)"
+    )
+    fused(joined(PRODUCTS["straight"], SCORES["masked"], value))
 
 
 @pytest.mark.parametrize(
