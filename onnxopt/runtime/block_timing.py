@@ -8,6 +8,7 @@ each weight is read once a token.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +21,22 @@ _DOMAIN = "com.microsoft"
 # More than the last level of most caches, and few enough copies to build quickly.
 _BYTES = 48 << 20
 _MOST_COPIES = 48
+_FEWEST_ROUNDS = 12
+# On a quiet machine a quarter of all runs is that close to the fastest one.
+_STEADY = 1.1
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockTimes:
+    """Of one shape.
+
+    Attributes:
+        seconds: That one product takes, for each block size.
+        steady: False if the machine was too busy for figures that can be relied on.
+    """
+
+    seconds: list[float]
+    steady: bool
 
 
 def time_block_sizes(
@@ -30,9 +47,9 @@ def time_block_sizes(
     symmetric: bool,
     accuracy_level: int = 4,
     threads: int | None = None,
-    seconds: float = 0.3,
-) -> list[float]:
-    """Seconds that one product takes in each block size.
+    seconds: float = 0.5,
+) -> BlockTimes:
+    """Times one product in each block size.
 
     Args:
         shape: K and N of the weight.
@@ -59,9 +76,14 @@ def time_block_sizes(
         return session.run(feeds)
 
     calls = [lambda one=session: call(one) for session in sessions]
-    rounds = time_interleaved(calls, seconds=seconds).rounds
-    # The fastest turn: whatever else the machine does can only slow one down.
-    return [float(best) / copies for best in rounds.min(axis=0)]
+    timings = time_interleaved(calls, seconds=seconds, fewest_rounds=_FEWEST_ROUNDS)
+    # The fastest run: whatever else the machine does can only slow one down.
+    fastest = [float(runs.min()) for runs in timings.runs]
+    quarter = [float(np.percentile(runs, 25)) for runs in timings.runs]
+    return BlockTimes(
+        [one / copies for one in fastest],
+        all(q <= _STEADY * f for q, f in zip(quarter, fastest, strict=True)),
+    )
 
 
 def _products(

@@ -1,7 +1,8 @@
 """`block_size="auto"`: for each shape the smallest block that is as fast as any, measured here.
 
 What was measured is kept by machine, version of ONNX Runtime and number of threads in
-`$ONNXOPT_CACHE`, or `~/.cache/onnxopt`, as block_sizes.json; it can be deleted at any time.
+`$ONNXOPT_CACHE`, or `~/.cache/onnxopt`, as block_sizes.json; it can be deleted at any time. Figures
+from a busy machine are used, and said to be, but not kept.
 """
 
 from __future__ import annotations
@@ -65,12 +66,16 @@ def choose_block_sizes(
 
     path, machine = _cache_file(), _machine(settings.threads)
     known = _read(path)
-    mine = known.setdefault(machine, {})
+    mine = known.get(machine)
     if not isinstance(mine, dict):
         mine = known[machine] = {}
-    missing = [shape for shape in sorted(shapes) if not _is_valid(mine.get(settings.key(shape)))]
-    for shape in missing:
-        mine[settings.key(shape)] = time_block_sizes(
+    chosen, learned = {}, False
+    for shape in sorted(shapes):
+        key = settings.key(shape)
+        if _is_valid(mine.get(key)):
+            chosen[shape] = _choice(shape, mine[key])
+            continue
+        found = time_block_sizes(
             shape,
             SIZES,
             bits=settings.bits,
@@ -78,9 +83,15 @@ def choose_block_sizes(
             accuracy_level=settings.accuracy_level,
             threads=settings.threads,
         )
-    if missing:
+        size, line = _choice(shape, found.seconds)
+        if found.steady:
+            mine[key], learned = found.seconds, True
+        else:
+            line += "; the machine was busy: measure again when it is not"
+        chosen[shape] = size, line
+    if learned:
         _write(path, known)
-    return {shape: _choice(shape, mine[settings.key(shape)]) for shape in sorted(shapes)}
+    return chosen
 
 
 def _choice(shape: Shape, seconds: list[float]) -> tuple[int, str]:
