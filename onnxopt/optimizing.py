@@ -68,7 +68,7 @@ def optimize(
     external_data: bool | None = None,
     observers: Sequence[Observer] = (),
     isolated: bool = False,
-    quantize: Literal["int8"] | None = None,
+    quantize: Literal["int8", "int4", "fp16", "bf16"] | None = None,
     calibration: Any = None,
 ) -> Result:
     """Optimizes a model, checks that it still computes the same, and saves it.
@@ -98,8 +98,9 @@ def optimize(
         isolated: Run the parity check of files in a child process, so that a crash of ONNX Runtime
             is reported and does not end this process. Costs the start of a Python process.
         quantize: "int8" quantizes the optimized model where that is faster and close enough, as
-            `onnxopt.quantize` does; its report is the report's `quantization`.
-        calibration: Data for that (see `onnxopt.quantize`).
+            `onnxopt.quantize` does; "int4" stores weights as `onnxopt.quantize_weights`, "fp16" and
+            "bf16" convert as `onnxopt.convert`. The report is this one's `quantization`.
+        calibration: Data for that.
 
     Returns:
         The optimized model and the report.
@@ -115,7 +116,7 @@ def optimize(
         raise InvalidInputError("inputs are for the parity run, which guard 'off' leaves out")
     aim = as_target(target)
     if calibration is not None and quantize is None:
-        raise InvalidInputError("calibration data is for quantize='int8', which is not asked for")
+        raise InvalidInputError("calibration data is for quantizing, which is not asked for")
     if quantize is not None:
         from onnxopt.quantizing.optimized import optimize_and_quantize
 

@@ -84,9 +84,10 @@ if TYPE_CHECKING:
 @bundle_options
 @click.option(
     "--quantize",
-    type=click.Choice(["int8"]),
-    help="Quantize the optimized model where that is faster and close enough, as `onnxopt "
-    "quantize` does, which has all options.",
+    type=click.Choice(["int8", "int4", "fp16", "bf16"]),
+    help="int8: quantize the optimized model where that is faster and close enough. int4: store "
+    "its weights in 4 bits. fp16, bf16: convert it. `onnxopt quantize` and `onnxopt convert` have "
+    "all options.",
 )
 @click.option(
     "--calibration", metavar="DATA", help="Data for --quantize, as `onnxopt quantize` takes it."
@@ -106,7 +107,7 @@ def command(
     guard_budget: float,
     parity_timeout: float,
     bundle: Path | None,
-    quantize: Literal["int8"] | None,
+    quantize: Literal["int8", "int4", "fp16", "bf16"] | None,
     calibration: str | None,
     as_json: bool,
     verbose: bool,

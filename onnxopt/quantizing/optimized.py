@@ -13,6 +13,7 @@ from onnxopt.core.pipeline import count_nodes
 from onnxopt.core.report import ModelSize
 from onnxopt.optimizing import Result
 from onnxopt.quantizing.running import quantize
+from onnxopt.quantizing.small_weights import SMALL_TYPES, optimize_and_shrink
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -32,7 +33,7 @@ def optimize_and_quantize(
         model: A path, or a model that is left as it is.
         output: Where to write the result.
         preparation: Options of `optimize` for the model before it is quantized.
-        to: "int8".
+        to: "int8", or one of `SMALL_TYPES`.
         choices: Options of `quantize`.
 
     Returns:
@@ -41,8 +42,11 @@ def optimize_and_quantize(
     Raises:
         OnnxOptError: As both raise it.
     """
+    if to in SMALL_TYPES:
+        shared = {name: choices.pop(name) for name in ("calibration", "external_data")}
+        return optimize_and_shrink(model, output, {**preparation, **choices}, to=to, **shared)
     if to != "int8":
-        raise InvalidInputError(f"quantize is 'int8' or None, not {to!r}")
+        raise InvalidInputError(f"quantize is int8, {', '.join(SMALL_TYPES)} or None, not {to!r}")
     found = quantize(model, output, preparation=preparation, **choices)
     report = found.report.preparation
     assert report is not None

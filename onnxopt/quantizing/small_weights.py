@@ -1,0 +1,96 @@
+"""Optimizing, and then 4-bit weights or half precision, in one call with one report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from onnxopt.calibration.data import open_data
+from onnxopt.converting import convert
+from onnxopt.core.pipeline import count_nodes
+from onnxopt.core.report import ModelSize
+from onnxopt.graph.cost import weight_bytes
+from onnxopt.graph.loading import load_model
+from onnxopt.graph.saving import check_target
+from onnxopt.optimizing import Result, optimize
+from onnxopt.runtime.half_search import CannotRunError, outputs_of, relative_error
+from onnxopt.weight_only import WeightReport, quantize_weights
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+SMALL_TYPES = ("int4", "fp16", "bf16")
+_COMPARED = 2  # input sets
+
+
+def optimize_and_shrink(
+    model: str | os.PathLike[str] | ir.Model | ModelProto,
+    output: str | os.PathLike[str] | None,
+    preparation: Mapping[str, Any],
+    *,
+    to: str,
+    calibration: Any = None,
+    external_data: bool | None = None,
+) -> Result:
+    """What `optimize` does with `quantize` set to one of `SMALL_TYPES`.
+
+    int4 stores weights by GPTQ where there is calibration data, else rounded with clipped ranges.
+    Nothing bounds the error then; the report says how far the outputs are from the float ones.
+
+    Args:
+        model: A path, or a model that is left as it is.
+        output: Where to write the result.
+        preparation: Options of `optimize`.
+        to: The type.
+        calibration: Data for GPTQ, or to measure ranges with.
+        external_data: As for `optimize`.
+
+    Raises:
+        OnnxOptError: As `optimize`, `quantize_weights` and `convert` raise it.
+    """
+    if output is not None and isinstance(model, (str, os.PathLike)):
+        check_target(load_model(model), output)
+    result = optimize(model, None, **preparation)
+    report = result.report
+    if to == "int4":
+        small = quantize_weights(
+            result.model,
+            output,
+            algorithm="mse" if calibration is None else "gptq",
+            data=calibration,
+            external_data=external_data,
+        )
+        _compare(result.model, small.model, calibration, small.report)
+        report.quantization, work = small.report, small.model
+    else:
+        assert to in ("fp16", "bf16")
+        converted = convert(
+            result.model,
+            output,
+            to="fp16" if to == "fp16" else "bf16",
+            data=calibration,
+            external_data=external_data,
+        )
+        report.quantization, work = converted.report, converted.model
+    report.output = "" if output is None else os.fspath(output)
+    report.after = ModelSize(nodes=count_nodes(work), weight_bytes=weight_bytes(work))
+    return Result(work, report)
+
+
+def _compare(model: ir.Model, small: ir.Model, data: Any, report: WeightReport) -> None:
+    """Notes how far the outputs of a model with quantized weights are from those of the float."""
+    found = open_data(data, model, limit=_COMPARED)
+    feeds = [one.feeds for one in found][:_COMPARED]
+    kind = "synthesized" if found.synthesized else "given"
+    try:
+        error = relative_error(outputs_of(model, feeds), outputs_of(small, feeds))
+    except CannotRunError as refused:
+        report.notes.append(f"the outputs were not compared with the float ones: {refused.reason}")
+        return
+    report.notes.append(
+        f"outputs are {error:.2%} (root mean square) from the float ones on {len(feeds)} {kind} "
+        "input sets; nothing limits that: judge it on your own data"
+    )

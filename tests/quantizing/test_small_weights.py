@@ -1,0 +1,80 @@
+"""`optimize(quantize="int4" | "fp16" | "bf16")`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from helpers.rewriting import parse_model
+
+import onnxopt
+from onnxopt.cli.group import cli
+from onnxopt.core.errors import InvalidInputError, SaveError
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    weights = {
+        "a": rng.standard_normal((64, 96)).astype(np.float32) * 0.2,
+        "b": rng.standard_normal((96, 64)).astype(np.float32) * 0.2,
+    }
+    model = parse_model(
+        "g (float[N,64] x) => (float[N,64] y)"
+        " { i = Identity(x)  h = MatMul(i, a)  r = Relu(h)  y = MatMul(r, b) }",
+        weights,
+    )
+    onnxopt.save(model, tmp_path / "m.onnx")
+    return tmp_path / "m.onnx"
+
+
+def _data() -> list[dict[str, np.ndarray]]:
+    return [{"x": np.random.default_rng(1).standard_normal((64, 64)).astype(np.float32)}]
+
+
+@pytest.mark.parametrize(
+    ("to", "share", "operator"),
+    [("int4", 0.2, "MatMulNBits"), ("fp16", 0.51, "Cast"), ("bf16", 0.51, "Cast")],
+)
+def test_the_optimized_model_gets_small_weights(
+    source: Path, to: Any, share: float, operator: str
+) -> None:
+    target = source.with_name("out.onnx")
+    result = onnxopt.optimize(source, target, quantize=to)
+    operators = [node.op_type for node in onnxopt.load(target).graph]
+    assert operator in operators
+    assert "Identity" not in operators
+    report = result.report
+    assert report.after.weight_bytes < share * report.before.weight_bytes
+    assert report.output == str(target)
+    assert report.to_dict()["quantization"]["output"] == str(target)
+
+
+def test_int4_says_how_far_the_outputs_are_and_uses_the_data(source: Path) -> None:
+    texts = [
+        onnxopt.optimize(source, quantize="int4", calibration=data).report.to_text()
+        for data in (None, _data())
+    ]
+    assert "(mse)" in texts[0]
+    assert "2 synthesized input sets" in texts[0]
+    assert "(gptq)" in texts[1]
+    assert "given input sets" in texts[1]
+
+
+def test_what_cannot_be_written_to_is_told_before_any_work(source: Path) -> None:
+    with pytest.raises(SaveError, match="does not exist"):
+        onnxopt.optimize(source, source.parent / "no" / "m.onnx", quantize="int4")
+
+
+def test_other_types_are_one_clear_line(source: Path) -> None:
+    with pytest.raises(InvalidInputError, match="quantize is int8, int4, fp16, bf16 or None"):
+        onnxopt.optimize(source, quantize="int3")  # type: ignore[arg-type]
+
+
+def test_command_stores_4_bits(source: Path) -> None:
+    done = CliRunner().invoke(cli, ["optimize", str(source), "--quantize", "int4"])
+    assert done.exit_code == 0, done.output
+    assert "bits  block" in done.output
