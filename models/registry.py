@@ -6,6 +6,8 @@ import big_external
 import convnext_tiny
 import digits_cnn
 import digits_transformer
+import fpn
+import gpt2
 import llama168m
 import minilm
 import mobilenetv2
@@ -24,6 +26,8 @@ MODELS: tuple[ModelSpec, ...] = (
     *vit_tiny.SPECS,
     *swin_tiny.SPECS,
     *convnext_tiny.SPECS,
+    *gpt2.SPECS,
+    *fpn.SPECS,
     *llama168m.SPECS,
     *swin_like.SPECS,
     *big_external.SPECS,

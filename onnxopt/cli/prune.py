@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from onnxopt.cli.options import input_shape_option, output_options, parse_input_shapes
+from onnxopt.core.errors import InvalidInputError
 
 _SHARE = click.FloatRange(0, 1, min_open=True)
 
@@ -105,6 +106,24 @@ _SHARE = click.FloatRange(0, 1, min_open=True)
     metavar="GLOB",
     help="Leave the weights of nodes with such names, or of this op type, as they are. Repeatable.",
 )
+@click.option(
+    "--vocabulary",
+    "vocabulary_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Keep only the rows of embeddings of these token ids, one a line. Ids keep their meaning.",
+)
+@click.option(
+    "--unknown",
+    type=click.IntRange(min=0),
+    metavar="ID",
+    help="The kept token that all others become; the first one in --vocabulary by default.",
+)
+@click.option(
+    "--narrow-outputs",
+    is_flag=True,
+    help="Let outputs over the vocabulary become as narrow, in the order of kept ids.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="For --importance random.")
 @click.option(
     "--budget",
@@ -131,6 +150,9 @@ def command(
     input_shapes: tuple[str, ...],
     max_memory: int,
     plot: Path | None,
+    vocabulary_file: Path | None,
+    unknown: int | None,
+    narrow_outputs: bool,
     as_json: bool,
     verbose: bool,
     quiet: bool,
@@ -142,8 +164,15 @@ def command(
     smaller tensors, so it is faster wherever it runs; inputs and outputs keep their shapes.
     """
     shapes = parse_input_shapes(input_shapes)
+    if vocabulary_file is None and (unknown is not None or narrow_outputs):
+        raise InvalidInputError("--unknown and --narrow-outputs go with --vocabulary FILE")
     from onnxopt.cli.progress import progress
-    from onnxopt.pruning import prune
+    from onnxopt.pruning import Vocabulary, prune
+
+    vocabulary = None
+    if vocabulary_file is not None:
+        keep = _token_ids(vocabulary_file)
+        vocabulary = Vocabulary(keep, keep[0] if unknown is None else unknown, narrow_outputs)
 
     with progress(quiet=quiet or as_json) as observers:
         result = prune(
@@ -152,6 +181,7 @@ def command(
             input_shapes=shapes,
             max_memory=max_memory << 20,
             observers=observers,
+            vocabulary=vocabulary,
             **options,
         )
     if plot is not None:
@@ -162,3 +192,21 @@ def command(
         click.echo(json.dumps(result.report.to_dict(), indent=2))
     elif not quiet:
         click.echo(result.report.to_text(verbose=verbose))
+
+
+def _token_ids(path: Path) -> list[int]:
+    """Reads one id a line.
+
+    Raises:
+        InvalidInputError: The file cannot be read, or a line is no id.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{path}: cannot read token ids: {error}") from error
+    for place, line in enumerate(lines, start=1):
+        if not line.isdecimal() or len(line) > 18:
+            raise InvalidInputError(f"{path}: entry {place}, {line[:40]!r}, is no token id")
+    if not lines:
+        raise InvalidInputError(f"{path}: there are no token ids in it")
+    return [int(line) for line in lines]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from onnxopt.pruning.options import Vocabulary
 from onnxopt.pruning.report import PruningReport
 from onnxopt.pruning.running import PruneResult, prune
 
-__all__ = ["PruneResult", "PruningReport", "prune"]
+__all__ = ["PruneResult", "PruningReport", "Vocabulary", "prune"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 from onnxopt.core.errors import InvalidInputError
@@ -13,6 +14,7 @@ Importance = Literal["auto", "l1", "l2", "random", "activation", "hessian"]
 Scope = Literal["layer", "global"]
 Kind = Literal["channel", "head", "neuron", "feature"]
 Goal = Literal["sparsity", "flops", "size", "latency"]
+GOALS = ("sparsity", "target_flops", "target_size", "target_latency")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ class PruneOptions:
     budget: float = 180.0
 
     def __post_init__(self) -> None:
-        given = [name for name in _GOALS if getattr(self, name) is not None]
+        given = [name for name in GOALS if getattr(self, name) is not None]
         if len(given) != 1:
             text = " and ".join(given) if given else "none"
             raise InvalidInputError(
@@ -60,7 +62,7 @@ class PruneOptions:
             )
         if self.sparsity is not None and not 0 <= self.sparsity < 1:
             raise InvalidInputError(f"sparsity is at least 0 and below 1, not {self.sparsity}")
-        for name in _GOALS[1:]:
+        for name in GOALS[1:]:
             share = getattr(self, name)
             if share is not None and not 0 < share <= 1:
                 raise InvalidInputError(
@@ -98,7 +100,7 @@ class PruneOptions:
         """What is to be kept, as a share of what there is."""
         if self.sparsity is not None:
             return 1 - self.sparsity
-        found = next(getattr(self, name) for name in _GOALS[1:] if getattr(self, name) is not None)
+        found = next(getattr(self, name) for name in GOALS[1:] if getattr(self, name) is not None)
         return float(found)
 
     @property
@@ -107,4 +109,16 @@ class PruneOptions:
         return self.scope or ("layer" if self.sparsity is not None else "global")
 
 
-_GOALS = ("sparsity", "target_flops", "target_size", "target_latency")
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """Which rows of the embeddings stay.
+
+    Attributes:
+        keep: Token ids.
+        unknown: The one of them that all others become.
+        narrow_outputs: Let outputs over the vocabulary become as narrow.
+    """
+
+    keep: Sequence[int]
+    unknown: int
+    narrow_outputs: bool = False

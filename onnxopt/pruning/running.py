@@ -22,9 +22,10 @@ from onnxopt.optimizing import optimize
 from onnxopt.passes.pruning.quantized import quantized_node
 from onnxopt.passes.pruning.removing import PRUNED_KEY
 from onnxopt.passes.pruning.unsharing import unshare
+from onnxopt.passes.pruning.vocabulary import trim_vocabulary
 from onnxopt.presets import after_pruning, before_pruning
 from onnxopt.pruning.candidates import Candidate, size_of
-from onnxopt.pruning.options import PruneOptions
+from onnxopt.pruning.options import GOALS, PruneOptions, Vocabulary
 from onnxopt.pruning.planning import Planner
 from onnxopt.pruning.repairing import repair
 from onnxopt.pruning.report import PruningReport
@@ -68,6 +69,7 @@ def prune(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     target: Any = None,
     external_data: bool | None = None,
+    vocabulary: Vocabulary | None = None,
     observers: Sequence[Observer] = (),
     **choices: Any,
 ) -> PruneResult:
@@ -86,6 +88,7 @@ def prune(
         input_shapes: Shapes of inputs that are synthesized.
         target: Where the result will run (see `optimize`).
         external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
+        vocabulary: Token ids to keep; with it alone nothing else is removed.
         observers: Told about the passes of the preparation.
         choices: Fields of `PruneOptions`: sparsity, target_flops, target_size, target_latency,
             scope, importance, multiple, widths, exclude, repair, ...
@@ -103,6 +106,8 @@ def prune(
         raise InvalidInputError(f"no option {unknown[0]!r}; there are {', '.join(sorted(known))}")
     choices["exclude"] = tuple(choices.get("exclude", ()))
     choices["kinds"] = tuple(choices.get("kinds", ()))
+    if vocabulary is not None and not any(choices.get(name) for name in GOALS):
+        choices["sparsity"] = 0.0
     options = PruneOptions(target=as_target(target), **choices)
     require_runtime()
     source = os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
@@ -118,6 +123,15 @@ def prune(
         _require_float(work, source or "the model")
         name_nodes(work)
         unshare(work, Names(work))
+    whole = work.clone()
+    if vocabulary is not None:
+        gone = trim_vocabulary(
+            work,
+            vocabulary.keep,
+            vocabulary.unknown,
+            narrow_outputs=vocabulary.narrow_outputs,
+        )
+        report.notes.append(f"the vocabulary lost {gone:,} tokens; they read as the unknown one")
     data = open_data(
         calibration,
         work,
@@ -127,7 +141,7 @@ def prune(
         input_shapes=input_shapes,
     )
     report.notes += data.notes
-    job = _Job(work, options, data, report, max_memory)
+    job = _Job(whole, work, options, data, report, max_memory)
     result = job.run()
     if output is not None:
         with timed(report.seconds, "save"):
@@ -141,12 +155,14 @@ class _Job:
 
     def __init__(
         self,
+        whole: ir.Model,
         model: ir.Model,
         options: PruneOptions,
         data: CalibrationData,
         report: PruningReport,
         max_memory: int,
     ) -> None:
+        self._whole = whole
         self._model, self._options, self._data = model, options, data
         self._report, self._max_memory = report, max_memory
         self._fitting, self._measuring = data.split(_HELD_OUT)
@@ -173,7 +189,7 @@ class _Job:
         )
         with timed(report.seconds, "choose"):
             candidate = planner.choose()
-        report.before = size_of(self._model, planner.sizes)
+        report.before = size_of(self._whole, planner.sizes)
         with timed(report.seconds, "measure"):
             report.unrepaired = reference.deviation(candidate.model)
         self._repair(candidate)

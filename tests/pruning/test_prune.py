@@ -210,3 +210,26 @@ def test_nothing_is_written_when_the_target_cannot_be_met(tmp_path: Path) -> Non
     )
     assert isinstance(done.exception, InvalidInputError)
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_vocabulary_alone_keeps_the_rest_exact(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    model = parse_model(
+        "g (int64[N, S] ids) => (float[N, S, 3] y) { e = Gather(t, ids) y = MatMul(e, h) }",
+        {
+            "t": rng.standard_normal((50, 4)).astype(np.float32),
+            "h": rng.standard_normal((4, 3)).astype(np.float32),
+        },
+    )
+    save_model(model, tmp_path / "m.onnx")
+    (tmp_path / "ids.txt").write_text("5\n7\n9\n")
+    arguments = ["prune", str(tmp_path / "m.onnx"), "--vocabulary", str(tmp_path / "ids.txt")]
+    done = CliRunner().invoke(cli, [*arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    small = onnxopt.load(tmp_path / "m.pruned.onnx")
+    feeds = {"ids": np.array([[5, 9, 7]], np.int64)}
+    np.testing.assert_allclose(run(small, feeds)[0], run(model, feeds)[0], rtol=1e-6)
+    assert json.loads(done.output)["before"]["parameters"] == 212
+    (tmp_path / "ids.txt").write_text("5 x")
+    bad = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert "entry 2, 'x', is no token id" in str(bad.exception)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import onnx_ir as ir
@@ -34,6 +35,7 @@ class AxisBuilder:
     """Axis variables by value and axis.
 
     Attributes:
+        free_rows: Names of tables whose rows can go although indices that are fed pick them.
         variables: The variables and what ties them.
         contracted: Axes of weights over which an operator sums (or that it uses up): where their
             slices are zero, what flows in does not matter.
@@ -41,8 +43,11 @@ class AxisBuilder:
         node: The node whose rule runs.
     """
 
-    def __init__(self, model: ir.Model, inference: Inference) -> None:
+    def __init__(
+        self, model: ir.Model, inference: Inference, free_rows: Collection[str] = ()
+    ) -> None:
         self.model = model
+        self.free_rows = free_rows
         self.inference = inference
         self.variables = Variables()
         self.slots: dict[ir.Value, list[Slot]] = {}

@@ -190,16 +190,23 @@ class Groups:
 
 
 def find_groups(
-    model: ir.Model, *, changeable: Collection[str] = (), inference: Inference | None = None
+    model: ir.Model,
+    *,
+    changeable: Collection[str] = (),
+    free_rows: Collection[str] = (),
+    inference: Inference | None = None,
 ) -> Groups:
     """Everything that can be pruned. Types and shapes are written on the model's values.
 
     Args:
         model: A float model in topological order.
         changeable: Graph inputs and outputs whose static axes may become shorter.
+        free_rows: Names of tables of Gather whose rows may go; the caller renumbers the indices.
         inference: What is known of its values, if that is known already.
     """
-    return Groups(trace_axes(model, changeable=changeable, inference=inference))
+    return Groups(
+        trace_axes(model, changeable=changeable, free_rows=free_rows, inference=inference)
+    )
 
 
 def _signatures(solution: Solution) -> tuple[NDArray[np.int64], dict[int, Positions]]:

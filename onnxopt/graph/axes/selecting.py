@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
-from onnxopt.graph.axes.builder import AxisBuilder
+from onnxopt.graph.axes.builder import AxisBuilder, Slot
+from onnxopt.graph.symbolic import Dim
 from onnxopt.graph.values import int_attribute, ints_attribute
 
 
@@ -23,16 +26,7 @@ def concat(builder: AxisBuilder, node: ir.Node) -> None:
     whole = builder.plain_slot(builder.new_output_axis(output, axis))
     if whole is None or not all(isinstance(size, int) for size in sizes):
         return
-    start = 0
-    for value, size in zip(operands, sizes, strict=True):
-        assert isinstance(size, int)
-        positions = np.arange(start, start + size)
-        part = builder.plain(value, axis)
-        if part is None:
-            builder.variables.pin(whole, f"{builder.where}: a part of size 1", positions)
-        else:
-            builder.variables.tie(whole, positions, part, np.arange(size))
-        start += size
+    _tie_parts(builder, whole, [builder.axis(value, axis) for value in operands], sizes)
 
 
 def split(builder: AxisBuilder, node: ir.Node) -> None:
@@ -46,13 +40,22 @@ def split(builder: AxisBuilder, node: ir.Node) -> None:
     if given and builder.constant_ints(node.inputs[1]) is None:
         return
     whole = builder.plain(x, axis)
+    sizes = [builder.dims(output)[axis] for output in node.outputs]
+    if whole is None or not all(isinstance(size, int) for size in sizes):
+        return
+    parts = [builder.new_output_axis(output, axis) for output in node.outputs]
+    _tie_parts(builder, whole, parts, sizes)
+
+
+def _tie_parts(
+    builder: AxisBuilder, whole: int, parts: Sequence[Slot], sizes: Sequence[Dim]
+) -> None:
+    """Ties the positions of a variable to those of parts that follow one another."""
     start = 0
-    for output in node.outputs:
-        size = builder.dims(output)[axis]
-        if whole is None or not isinstance(size, int):
-            return
+    for slot, size in zip(parts, sizes, strict=True):
+        assert isinstance(size, int)
         positions = np.arange(start, start + size)
-        part = builder.plain_slot(builder.new_output_axis(output, axis))
+        part = builder.plain_slot(slot)
         if part is None:
             builder.variables.pin(whole, f"{builder.where}: a part of size 1", positions)
         else:
@@ -125,7 +128,11 @@ def gather(builder: AxisBuilder, node: ir.Node) -> None:
     if picked is None or not isinstance(size, int):
         for index in range(inner):
             builder.join(output, axis + index, builder.axis(indices, index))
-        builder.pin(data, axis, f"{builder.where} reads rows by index")
+        # Whoever frees the rows of a table sees to the numbers that pick them.
+        if axis == 0 and data.name in builder.free_rows:
+            builder.axis(data, axis)
+        else:
+            builder.pin(data, axis, f"{builder.where} reads rows by index")
         return
     positions = np.asarray(picked, np.int64) % size
     # An index that several places share stays one position: it goes only with all of them.

@@ -17,16 +17,21 @@ from onnxopt.graph.inference import Inference, infer_model
 
 
 def trace_axes(
-    model: ir.Model, *, changeable: Collection[str] = (), inference: Inference | None = None
+    model: ir.Model,
+    *,
+    changeable: Collection[str] = (),
+    free_rows: Collection[str] = (),
+    inference: Inference | None = None,
 ) -> AxisBuilder:
     """Relates all axes of a model; costs one rule a node.
 
     Args:
         model: In topological order. Types and shapes are written on its values.
         changeable: Graph inputs and outputs whose static axes may become shorter.
+        free_rows: Names of tables of Gather whose rows may go; the caller renumbers the indices.
         inference: What is known of its values, if that is known already.
     """
-    builder = AxisBuilder(model, inference or infer_model(model))
+    builder = AxisBuilder(model, inference or infer_model(model), free_rows)
     graph = model.graph
     for value in graph.inputs:
         if value.name not in changeable:
