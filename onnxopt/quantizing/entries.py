@@ -35,5 +35,5 @@ def node_entries(
         state = reasons.get(name, "quantized" if chosen is not None else "float: nothing paid")
         if name in one.excluded:
             state = "too sensitive: in float to meet the budget of error"
-        entries.append(NodeEntry(name, node.op_type, state, search.errors.get(name)))
+        entries.append(NodeEntry(name, node.op_type, state, search.losses.get(name)))
     return entries

@@ -20,6 +20,8 @@ AUTO_REPAIRS: tuple[Repair, ...] = ("smooth", "insert", "rounding")
 DEFAULT_MAX_ERROR = 0.05
 DEFAULT_MAX_ACCURACY_DROP = 0.01
 DEFAULT_BUDGET = 180.0
+# What two equal outputs may differ in their cosine by rounding alone.
+_SMALLEST = 1e-7
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,6 +117,13 @@ class QuantizeOptions:
     def corrects(self) -> bool:
         """True if bias correction may be tried."""
         return self.correct_bias and self.weight_type == "int8"
+
+    def share_of_budget(self, error: float, cosine: float) -> float:
+        """How much of the budget of error is used up: at most 1 within it."""
+        used = error / self.error_limit
+        if self.min_cosine is not None:
+            used = max(used, (1 - cosine) / max(1 - self.min_cosine, _SMALLEST))
+        return used
 
     @property
     def saturates(self) -> bool:

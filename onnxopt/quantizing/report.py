@@ -63,14 +63,14 @@ class NodeEntry:
         name: Its name.
         op_type: Its operator.
         state: "quantized", or why it is not.
-        error: Error of the output if it, or the group it was tried in, is quantized alone; None if
-            that was not needed.
+        share: Share of the budget of error that it, or the group it was tried in, uses if quantized
+            alone; None if that was not needed.
     """
 
     name: str
     op_type: str
     state: str
-    error: float | None = None
+    share: float | None = None
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -178,7 +178,7 @@ class QuantizationReport:
         if verbose:
             lines += [
                 f"    {entry.name} ({entry.op_type}): {entry.state}"
-                + ("" if entry.error is None else f", error alone {_percent(entry.error)}")
+                + ("" if entry.share is None else f", alone {entry.share:.0%} of the budget")
                 for entry in self.nodes
             ]
         lines += [f"note: {note}" for note in self.notes]

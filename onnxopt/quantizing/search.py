@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -49,7 +50,7 @@ class Search:
         improving: The repairs that were tried.
         float_score: The float model's score by the metric.
         tried: Everything that was measured.
-        errors: Error of the output by node, where it was needed.
+        losses: Share of the budget of error by node, where it was needed.
         out_of_time: True if the budget of seconds ended the search.
     """
 
@@ -76,7 +77,7 @@ class Search:
             end=self._end - options.budget / 4,  # the rest is for leaving nodes in float
         )
         self.tried: list[Tried] = []
-        self.errors: dict[str, float] = {}
+        self.losses: dict[str, float] = {}
         self.out_of_time = False
 
     def run(self, forms: Sequence[Form]) -> Tried | None:
@@ -92,7 +93,7 @@ class Search:
             if one is None:
                 continue
             known = best.get(form.kind)
-            if known is None or _error(one) < _error(known):
+            if known is None or self._rank(one) < self._rank(known):
                 best[form.kind] = one
         self.tried = [*best.values(), *self._unsaturated(best.values())]
         for one in self.tried:
@@ -190,21 +191,34 @@ class Search:
         return repaired
 
     def _within(self, one: Tried) -> bool:
-        found, options = one.deviation, self._options
-        if found is None:
-            return False
-        close = options.min_cosine is None or found.cosine >= options.min_cosine
+        enough = one.score is None or self.float_score is None
         if one.score is not None and self.float_score is not None:
-            close = close and one.score >= self.float_score - options.max_accuracy_drop - _ROUNDING
-        return close and found.error <= options.error_limit
+            enough = one.score >= self.float_score - self._options.max_accuracy_drop - _ROUNDING
+        return enough and self._loss(one) <= 1
+
+    def _loss(self, one: Tried) -> float:
+        """The share of the budget of error that a form uses; infinite if it does not run."""
+        if one.deviation is None:
+            return math.inf
+        return self._options.share_of_budget(one.deviation.error, one.deviation.cosine)
+
+    def _rank(self, one: Tried) -> tuple[float, float]:
+        """By the budget of error, and where that is not limited by the error itself."""
+        return self._loss(one), math.inf if one.deviation is None else one.deviation.error
+
+    def _loss_without(self, form: Form, names: Sequence[str]) -> float:
+        one = self._try(form, names)
+        return 0.0 if one is None else next(filter(None, self._rank(one)), 0.0)
 
     def _repaired(self, one: Tried) -> Tried | None:
         """The form with the fewest sensitive nodes in float that is within the budget."""
         sensitivity = Sensitivity(
-            lambda names: self._try(one.form, names), self._quantized_names(one), self._end
+            lambda names: self._loss_without(one.form, names),
+            self._quantized_names(one),
+            self._end,
         )
         groups = sensitivity.ranked()
-        self.errors |= sensitivity.errors
+        self.losses |= sensitivity.losses
         self.out_of_time |= sensitivity.out_of_time
         found: Tried | None = None
         low, high = 1, len(groups) - 1
@@ -231,7 +245,3 @@ class Search:
             for node in self._model.graph
             if node.op_type in wanted and node.name and node.name not in refused
         ]
-
-
-def _error(one: Tried) -> float:
-    return float("inf") if one.deviation is None else one.deviation.error

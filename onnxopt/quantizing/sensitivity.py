@@ -4,41 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
-
-from onnxopt.runtime.deviation import Deviation
 
 # Each group costs a session; neighbours depend on each other anyway.
 _MOST_GROUPS = 24
 
 
-class _Tried(Protocol):
-    @property
-    def deviation(self) -> Deviation | None: ...
-
-
 class Sensitivity:
-    """Measures the error of the output with one group of nodes quantized at a time.
+    """Measures what the output loses with one group of nodes quantized at a time.
 
     Args:
-        attempt: Quantizes with nodes of these names left in float.
+        attempt: Quantizes with nodes of these names left in float and tells the loss.
         names: Nodes that would be quantized, in the order of the graph.
         end: When to stop, as `time.perf_counter` counts.
 
     Attributes:
-        errors: Error by node name.
+        losses: Loss by node name.
         out_of_time: True if not all groups were measured; the rest counts as least sensitive.
     """
 
     def __init__(
         self,
-        attempt: Callable[[Sequence[str]], _Tried | None],
+        attempt: Callable[[Sequence[str]], float],
         names: Sequence[str],
         end: float,
     ) -> None:
         self._attempt, self._names = attempt, list(names)
         self._end = end
-        self.errors: dict[str, float] = {}
+        self.losses: dict[str, float] = {}
         self.out_of_time = False
 
     def ranked(self) -> list[list[str]]:
@@ -52,9 +44,8 @@ class Sensitivity:
                 self.out_of_time = True
                 found.append(0.0)
                 continue
-            one = self._attempt([name for name in self._names if name not in group])
-            error = 0.0 if one is None or one.deviation is None else one.deviation.error
-            found.append(error)
-            self.errors |= dict.fromkeys(group, error)
+            loss = self._attempt([name for name in self._names if name not in group])
+            found.append(loss)
+            self.losses |= dict.fromkeys(group, loss)
         order = sorted(range(len(groups)), key=lambda index: -found[index])
         return [groups[index] for index in order]

@@ -100,7 +100,19 @@ def test_sensitive_nodes_go_back_to_float_until_the_budget_is_met() -> None:
     assert chosen.error is not None
     assert chosen.error <= worst * 0.9
     assert chosen.excluded
-    assert any("sensitive" in entry.state and entry.error for entry in result.report.nodes)
+    assert any("sensitive" in entry.state and entry.share for entry in result.report.nodes)
+
+
+def test_the_cosine_alone_can_be_the_budget() -> None:
+    options: dict[str, Any] = {"calibration": data(), "mode": "static", "target": "cpu:isa=vnni"}
+    (loose,) = onnxopt.quantize(mlp(), **options, min_cosine=0.5).report.candidates
+    assert loose.cosine is not None
+    assert loose.verdict == "chosen"
+    limit = 1 - (1 - loose.cosine) * 0.9
+    result = onnxopt.quantize(mlp(), **options, min_cosine=limit)
+    for one in result.report.candidates:
+        assert one.cosine is not None
+        assert (one.verdict == "chosen") == (one.cosine >= limit)
 
 
 def test_where_int8_saturates_uint8_weights_save_a_form_over_the_budget() -> None:
