@@ -1,6 +1,7 @@
 """Accuracy of real models on their tasks before and after `onnxopt quantize`.
 
-    python benchmarks/int8_accuracy.py FOLDER [--tasks NAME ...] [--samples 100] [--force]
+    python benchmarks/int8_accuracy.py FOLDER [--tasks NAME ...] [--samples 100]
+        [--force] [--exclude GLOB ...]
 
 FOLDER/evalkit.py has FEED_TASKS: task -> (model file, feeds, score). Every fourth sample calibrates
 (at most 64), all of them are scored, by the float and by the quantized model; `same` is the share
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--budget", type=float, default=180.0)
     parser.add_argument("--force", action="store_true")
+    parser.add_argument("--exclude", nargs="+", default=[])
     arguments = parser.parse_args()
     for task, (path, feeds, score) in load_kit(arguments.folder).FEED_TASKS.items():
         source = arguments.folder / path
@@ -44,6 +46,7 @@ def main() -> None:
         samples = [feed for feed, _ in drawn]
         calibration = samples[:: max(1, min(4, len(samples) // 16))][:_MOST_CALIBRATION]
         options: dict[str, Any] = {"calibration": calibration, "budget": arguments.budget}
+        options["exclude"] = arguments.exclude
         if arguments.force:
             options |= {"mode": "static", "force": True}
         try:
