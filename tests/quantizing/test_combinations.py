@@ -15,9 +15,9 @@ from onnxopt.calibration.collecting import collect
 from onnxopt.calibration.data import CalibrationData, open_data
 from onnxopt.calibration.observers import METHODS
 from onnxopt.calibration.table import CalibrationTable
+from onnxopt.graph.naming import name_nodes
 from onnxopt.graph.quantization import INTEGER_TYPES
-from onnxopt.quantizing.forms import Form, Kind, observed_names
-from onnxopt.quantizing.naming import name_nodes
+from onnxopt.quantizing.forms import Basis, Form, Kind, observed_names
 from onnxopt.quantizing.options import QuantizeOptions
 from onnxopt.runtime.deviation import Deviation, Reference
 from onnxopt.runtime.session import CPU
@@ -102,7 +102,7 @@ def samples(model: ir.Model) -> CalibrationData:
 
 def deviation(name: str, opset: int, form: Form, **choices: Any) -> Deviation:
     model, table, reference = prepared(name, opset)
-    result, _ = form.build(model, QuantizeOptions(**choices), table)
+    result, _ = form.build(Basis(model, table), QuantizeOptions(**choices))
     return reference.deviation(result)
 
 
