@@ -21,11 +21,11 @@ DequantizeLinear DynamicQuantizeLinear QLinearMatMul QLinearConv MatMulInteger C
 SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SplitToSequence
 ConcatFromSequence Optional OptionalGetElement OptionalHasElement Shape Size Constant
 """
-# Operators of com.microsoft that take float16 for all of their floats.
+# Operators of ONNX Runtime that take float16 for all of their floats but statistics.
 _CONTRIB_NAMES = """
 Attention MultiHeadAttention GroupQueryAttention RotaryEmbedding SkipLayerNormalization
 SkipSimplifiedLayerNormalization EmbedLayerNormalization BiasGelu FastGelu Gelu QuickGelu
-FusedMatMul MatMulNBits GatherBlockQuantized
+FusedMatMul MatMulNBits GatherBlockQuantized SimplifiedLayerNormalization
 """
 _KEPT = frozenset(_KEPT_NAMES.split())
 _CONTRIB = frozenset(_CONTRIB_NAMES.split())
@@ -59,9 +59,11 @@ def half_slots(node: ir.Node, schemas: SchemaTypes, to: ir.DataType) -> Slots:
         node.outputs[0].dtype,
     ):
         return Slots()  # a border already
-    if node.domain == "com.microsoft":
+    if node.domain == "com.microsoft" or node.op_type == "SimplifiedLayerNormalization":
         if node.op_type not in _CONTRIB or to != ir.DataType.FLOAT16:
             return Slots(reason=f"com.microsoft.{node.op_type} is not known to take {to.name}")
+        if node.op_type in _FIRST_OUTPUT:
+            floats_out &= {0}
         return Slots(frozenset(floats_in), frozenset(floats_out))
     schema = schemas.schema(node)
     if schema is None:
