@@ -184,7 +184,7 @@ class Present(NodeRule):
             return no_match()
         past, new = node.inputs
         for user, index in past.uses():
-            if user.domain != DOMAIN or len(user.outputs) != 3:
+            if user.graph is not node.graph or user.domain != DOMAIN or len(user.outputs) != 3:
                 continue
             place = {"GroupQueryAttention": 3, "MultiHeadAttention": 6}.get(user.op_type)
             if place is None or index not in (place, place + 1):

@@ -15,6 +15,7 @@ from helpers.attention import (
     Spelling,
     attention_model,
 )
+from helpers.branches import branches_of, in_branches
 from helpers.rewriting import assert_refuses, assert_rewrites
 
 from onnxopt.core.errors import InvalidInputError
@@ -138,6 +139,25 @@ def test_new_cache_stays_a_concat_when_it_is_read_elsewhere() -> None:
         check=False,
     )  # fmt: skip
     assert "read elsewhere" in result.refusals[0].reason
+
+
+@pytest.mark.parametrize(
+    ("spelling", "pass_"),
+    [
+        (Spelling(mask="added"), MULTI),
+        (Spelling(mask="kept", guard="isnan", empty_rows=True), MULTI),
+        (Spelling(past=True, mask="added", key_heads=2), GROUPED),
+    ],
+)
+def test_subgraph_is_rewritten(spelling: Spelling, pass_: FuseAttention) -> None:
+    model = in_branches(attention_model(spelling))
+    rewrites = 6 if spelling.past else 2
+    assert_rewrites(
+        pass_, model, expect=["If"], rewrites=rewrites, rtol=1e-5, atol=1e-5,
+        sizes=SIZES if spelling.past else BATCHES, check=False,
+    )  # fmt: skip
+    for branch in branches_of(model):
+        assert "Softmax" not in [node.op_type for node in branch]
 
 
 def test_unknown_operators_are_refused_by_name() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from helpers.attention import BATCHES, MASKS, SCALES, Spelling, attention_model
+from helpers.branches import branches_of, in_branches
 from helpers.rewriting import assert_refuses, assert_rewrites
 
 from onnxopt.passes.cleanup.unused import RemoveUnused
@@ -59,3 +60,14 @@ def test_masks_that_hide_nothing_are_refused() -> None:
     low = model.graph.initializers["low"]
     low.const_value = type(low.const_value)(low.const_value.numpy() * 0 - 5, name="low")
     assert_refuses(FoldQueryGroups(), model, "masked scores are -5, not -inf")
+
+
+@pytest.mark.parametrize("past", [True, False])
+def test_subgraph_is_rewritten(past: bool) -> None:
+    model = in_branches(attention_model(Spelling(mask="added", key_heads=2, past=past)))
+    assert_rewrites(
+        FoldQueryGroups(), model, expect=["If"], rewrites=2, rtol=1e-5, atol=1e-5, sizes=BATCHES
+    )
+    RemoveUnused()(model)
+    for branch in branches_of(model):
+        assert "Expand" not in [node.op_type for node in branch]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+from helpers.branches import branches_of, in_branches
 from helpers.rewriting import assert_refuses, assert_rewrites, parse_model
 
 from onnxopt.passes.cleanup.constants import FoldConstants
@@ -148,3 +149,14 @@ def test_heads_may_be_the_third_axis(angles: str, kept: int) -> None:
 def test_angles_by_head_are_refused_when_heads_are_the_third_axis() -> None:
     model = rotary_model(angles="c = Identity(table_c) s = Identity(table_s)", third=True)
     assert_refuses(FuseRotaryEmbedding(), model, "angles are not those of the tokens")
+
+
+@pytest.mark.parametrize("kept", [0, 4])
+def test_subgraph_is_rewritten(kept: int) -> None:
+    model = in_branches(rotary_model(kept=kept))
+    assert_rewrites(
+        FuseRotaryEmbedding(), model, expect=["If"], rewrites=2, rtol=1e-5, atol=1e-5, sizes=SIZES,
+        check=False,
+    )  # fmt: skip
+    for branch in branches_of(model):
+        assert "RotaryEmbedding" in [node.op_type for node in branch]

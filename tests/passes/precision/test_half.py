@@ -11,6 +11,7 @@ import pytest
 from helpers.rewriting import op_types, parse_model, run
 
 from onnxopt.core.passes import PassResult
+from onnxopt.graph.inference import infer_model
 from onnxopt.passes.precision import ConvertToHalf
 
 _RNG = np.random.default_rng(0)
@@ -209,3 +210,19 @@ def test_storage_only_halves_weights_and_keeps_the_arithmetic() -> None:
     assert result.rewrites == {"weight": 1}
     assert op_types(model) == ["Cast", "MatMul", "Add"]
     _close(model, wanted, feeds, 1e-3)
+
+
+def test_normalization_of_the_runtime_is_converted_without_its_statistics() -> None:
+    model = parse_model(
+        "g (float[N,8] x) => (float[N,8] y) { n, s = SimplifiedLayerNormalization(x, c) "
+        "w = Mul(n, s) y = Relu(w) }",
+        _weights(c=(8,)),
+    )
+    infer_model(model)
+    feeds = {"x": _RNG.standard_normal((3, 8)).astype(np.float32)}
+    wanted = run(model, feeds)
+    ConvertToHalf()(model)
+    norm = next(node for node in model.graph if "Norm" in node.op_type)
+    assert [value.dtype for value in norm.inputs if value is not None] == [ir.DataType.FLOAT16] * 2
+    assert norm.outputs[1].dtype == ir.DataType.FLOAT
+    _close(model, wanted, feeds)
