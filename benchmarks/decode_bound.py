@@ -1,4 +1,4 @@
-"""What limits one token of the 168M-parameter decoder in float32: reading its weights.
+"""What limits one token of the 168M-parameter decoder in float32: the products with its weights.
 
     python benchmarks/decode_bound.py [--rounds 8] [--threads 2] [--folder KEPT]
 
@@ -6,13 +6,13 @@ Every line is a time of its own and a ratio to the original, the median over rou
 sessions one after the other (where weights lie in memory makes one session up to 10 % faster than
 an equal one), with the lowest and highest round.
 
-    reading     every weight that a token needs is read once and summed, by as many threads
-    products    a model of nothing but the products with constant weights
+    products    a model of nothing but the products with constant weights, which no rewrite is
+                faster than that leaves these products as they are
     onnxopt     the model as `optimize` leaves it, as it is and in variants
 
-No model can be faster than reading. `packed` runs `pack-projections`, `grouped` has rotary
-embeddings and GroupQueryAttention, `not prepacked` sets session.disable_prepacking, and `4 bit`
-compares a packed model with another in blocks of 128.
+`packed` runs `pack-projections`, `grouped` has rotary embeddings and GroupQueryAttention, `not
+prepacked` sets session.disable_prepacking, and `4 bit` compares a packed model with another in
+blocks of 128.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,18 +99,6 @@ def session_time(path: Path, threads: int, options: Mapping[str, str]) -> float:
     return _timed(lambda: session.run(None, fed))
 
 
-def reading_time(weights: list[np.ndarray], threads: int) -> float:
-    """Milliseconds to read all weights once."""
-    parts = [part for weight in weights for part in np.array_split(weight.reshape(-1), threads)]
-    shares = [parts[start::threads] for start in range(threads)]
-    with ThreadPoolExecutor(threads) as pool:
-        return _timed(lambda: list(pool.map(_read, shares)))
-
-
-def _read(parts: list[np.ndarray]) -> float:
-    return max(float(part.max()) for part in parts)
-
-
 def _timed(run: Callable[[], Any]) -> float:
     for _ in range(3):
         run()
@@ -185,7 +172,6 @@ def main() -> None:
             for name, (path, options) in build(source, folder).items()
         }
         cases["products"] = partial(session_time, lone, threads, {})
-        cases["reading"] = partial(reading_time, weights, threads)
         chosen = [name for name in cases if not arguments.only or name in arguments.only]
         report(cases, ["original", *(name for name in chosen if name != "original")],
                arguments.rounds)  # fmt: skip
