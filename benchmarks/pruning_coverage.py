@@ -22,7 +22,7 @@ import onnx_ir as ir
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "models"), str(ROOT / "tests")]
 
-from cache import locate  # noqa: E402
+from cache import materialize  # noqa: E402
 from helpers.zeroing import zero_units  # noqa: E402
 from registry import model as reference  # noqa: E402
 
@@ -60,7 +60,7 @@ def coverage(
 
 def row(name: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        model = onnxopt.optimize(locate(reference(name)), guard="off").model
+        model = onnxopt.optimize(materialize(reference(name)), guard="off").model
         unshare(model, Names(model))
         outputs = {value.name or "" for value in model.graph.outputs}
         every, exact, count = coverage(model.clone())

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from onnxopt.optimizing import optimize as optimize
     from onnxopt.pruning import prune as prune
     from onnxopt.quantizing import quantize as quantize
+    from onnxopt.recovering import recover as recover
     from onnxopt.weight_only import quantize_weights as quantize_weights
 
 __version__ = "0.1.0"
@@ -65,6 +66,7 @@ _EXPORTS = {
     "quantize_weights": ("onnxopt.weight_only", "quantize_weights"),
     "prune": ("onnxopt.pruning", "prune"),
     "quantize": ("onnxopt.quantizing", "quantize"),
+    "recover": ("onnxopt.recovering", "recover"),
     "save": ("onnxopt.graph.saving", "save_model"),
 }
 
@@ -92,6 +94,7 @@ __all__ = [
     "prune",
     "quantize",
     "quantize_weights",
+    "recover",
     "save",
     "verify",
 ]

@@ -108,7 +108,8 @@ class AxisBuilder:
         """Pins what the rule did not speak of: axes of inputs, and axes of outputs."""
         reason = f"{self.where} mixes the positions of the axis"
         for value in node.inputs:
-            for index in range(self.rank(value) if value is not None else 0):
+            known = None if value is None else self.inference.dims(value)
+            for index in range(len(known or ())):
                 if value is not None and (value, index) not in self.touched:
                     self.pin(value, index, reason)
         for value in node.outputs:

@@ -155,3 +155,25 @@ def test_graph_output_becomes_prunable_when_it_may_change() -> None:
 def test_empty_graph_has_no_groups() -> None:
     model = ir.Model(ir.Graph([], [], nodes=[], opset_imports={"": 18}), ir_version=10)
     assert not len(find_groups(model))
+
+
+def test_values_without_a_shape_pin_what_they_come_from() -> None:
+    model = parse_model(
+        """
+        g (float[N, 4] x) => (float[N, 3] y) {
+            a = MatMul(x, wa)
+            s = SplitToSequence<axis=1>(a, half)
+            b = SequenceAt(s, zero)
+            y = MatMul(b, wb)
+        }
+        """,
+        {
+            "wa": np.ones((4, 6), np.float32),
+            "wb": np.ones((3, 3), np.float32),
+            "half": np.array(3, np.int64),
+            "zero": np.array(0, np.int64),
+        },
+    )
+    groups = find_groups(model)
+    assert not len(groups)
+    assert any("no axes are followed through SplitToSequence" in p.reason for p in groups.pinned)

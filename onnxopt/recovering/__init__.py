@@ -1,0 +1,7 @@
+"""`recover`: a pruned or quantized model, trained to give what the original gives."""
+
+from __future__ import annotations
+
+from onnxopt.recovering.running import RecoverResult, RecoveryReport, recover
+
+__all__ = ["RecoverResult", "RecoveryReport", "recover"]
