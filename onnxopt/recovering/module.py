@@ -22,6 +22,7 @@ from onnxopt.graph.linear_maps import linear_maps
 from onnxopt.graph.values import opset_version
 from onnxopt.recovering.computing import COMPUTING, Node, Operator, UnsupportedFormError
 from onnxopt.recovering.moving import MOVING
+from onnxopt.runtime.library import one_line
 
 _DOMAINS = ("", "com.microsoft")
 _OPERATORS: Mapping[str, Operator] = {**COMPUTING, **MOVING}
@@ -83,9 +84,10 @@ class GraphModule(nn.Module):
             inputs = [None if v is None else self._read(v, known) for v in node.inputs]
             try:
                 results = _OPERATORS[node.op_type](told, inputs)
-            except UnsupportedFormError as error:
+            except (UnsupportedFormError, RuntimeError, TypeError, ValueError) as error:
+                # PyTorch says so in its own ways where it lacks a form.
                 raise InvalidInputError(
-                    f"the model cannot be trained: {_kind(node)} {node.name!r}: {error}"
+                    f"the model cannot be trained: {_kind(node)} {node.name!r}: {one_line(error)}"
                 ) from error
             known.update(zip(node.outputs, results, strict=False))
             for used in node.inputs:
@@ -112,7 +114,7 @@ class GraphModule(nn.Module):
             if old.dtype.is_integer():
                 limits = np.iinfo(old.dtype.numpy())
                 array = np.clip(np.rint(array), limits.min, limits.max)
-            new = np.ascontiguousarray(array.astype(old.dtype.numpy()))
+            new = np.array(array, old.dtype.numpy(), order="C")
             value.const_value = ir.Tensor(new, dtype=old.dtype, name=name)
 
 
@@ -127,7 +129,7 @@ def _kind(node: ir.Node) -> str:
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array).copy())
+    return torch.from_numpy(np.array(array, order="C"))
 
 
 def _node(node: ir.Node, model: ir.Model) -> Node:
