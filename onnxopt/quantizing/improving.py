@@ -87,9 +87,9 @@ class Improving:
 
 
 def loss(one: Tried) -> float:
-    """Error by which two results are compared: the mean of the largest and the typical one.
+    """Error by which two results are compared: the geometric mean of the largest and the typical.
 
-    The geometric mean: the largest alone depends on a single element.
+    The largest alone depends on a single element of a single sample.
     """
     found = one.deviation
-    return math.inf if found is None else math.sqrt(found.error * found.rms)
+    return math.inf if found is None else math.sqrt(found.error * found.typical)

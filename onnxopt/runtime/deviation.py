@@ -26,6 +26,7 @@ class Deviation:
         cosine: Smallest cosine between an output and its reference.
         output: Name of the output with the largest error.
         broken: What makes an output incomparable; empty if nothing does.
+        typical: As `rms`, but the mean over input sets: it depends on no single one.
     """
 
     error: float
@@ -33,6 +34,7 @@ class Deviation:
     cosine: float
     output: str
     broken: str = ""
+    typical: float = 0.0
 
 
 class Reference:
@@ -95,6 +97,7 @@ class Reference:
         """
         session = open_session(model, spinning=False, providers=self._providers)
         worst: dict[str, Difference] = {}
+        typical: dict[str, float] = {}
         pairs = list(zip(self.sets, self._outputs, strict=True))[:most_sets]
         for index, (one, expected) in enumerate(pairs):
             outputs = session.run(one.feeds)
@@ -105,6 +108,7 @@ class Reference:
                     raise CannotRunError(f"output {name!r} is new")
                 found = compare(expected[name], result)
                 worst[name] = found.merge(worst.get(name, found))
+                typical[name] = typical.get(name, 0.0) + found.rms / len(pairs)
         if not worst:
             return Deviation(0.0, 0.0, 1.0, "")
         name = max(worst, key=lambda n: (bool(worst[n].broken), worst[n].relative))
@@ -114,4 +118,5 @@ class Reference:
             min(found.cosine for found in worst.values()),
             name,
             next((f"output {n!r}: {f.broken}" for n, f in worst.items() if f.broken), ""),
+            max(typical.values()),
         )
