@@ -18,7 +18,7 @@ from onnxopt.passes.quantization.tensors import weight_parameters
 from onnxopt.runtime.probing import Probe
 
 # Thresholds on the way from the median channel (0) to the largest (1), geometrically.
-_STEPS = (0.0, 0.2, 0.4, 0.6, 0.8)
+_STEPS = (-0.2, 0.0, 0.2, 0.4, 0.6, 0.8)
 # A gain as small as this is not worth a change.
 _LEAST_GAIN = 0.97
 # Of the squared error; less does not pay for another node.
