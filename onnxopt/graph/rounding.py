@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 
-# Of a few hundred rows H says little about how inputs go together: with more damping errors are
-# smaller on other data.
-DAMPING = 0.3
+# As many rows as a weight is long say little about how its inputs go together, and many times as
+# many all of it: damping in between makes errors on other data smallest.
+_MOST_DAMPING, _LEAST_DAMPING = 0.3, 0.01
 _BATCH = 128  # rows whose errors reach all later rows in one product
 
 
@@ -28,7 +28,7 @@ def round_with_moments(
     moments: Float32,
     largest: int,
     *,
-    damping: float = DAMPING,
+    damping: float = _LEAST_DAMPING,
 ) -> NDArray[np.int32]:
     """The integers of a weight.
 
@@ -37,7 +37,7 @@ def round_with_moments(
         scale: Of the integers; broadcasts with the weight, alike for all K.
         moments: H by group, up to a factor, [groups, K, K].
         largest: Integers go from -largest to largest.
-        damping: Share of the mean of diag(H) that is added to it.
+        damping: Share of the mean of diag(H) that is added to it; see `damping_for`.
     """
     order, upper = _prepared(moments, damping)
     rows = np.take_along_axis(weight, order[..., None], axis=1).astype(np.float32)
@@ -59,6 +59,16 @@ def round_with_moments(
     result = np.empty_like(integers)
     np.put_along_axis(result, order[..., None], integers, axis=1)
     return result
+
+
+def damping_for(length: int, rows: int) -> float:
+    """How much to damp moments of so many rows.
+
+    Args:
+        length: K.
+        rows: How many rows of X there were.
+    """
+    return min(_MOST_DAMPING, max(_LEAST_DAMPING, _MOST_DAMPING * length / max(1, rows)))
 
 
 def _prepared(moments: Float32, damping: float) -> tuple[NDArray[np.intp], Float32]:

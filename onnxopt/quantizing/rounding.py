@@ -13,7 +13,7 @@ from onnxopt.calibration.product_rows import product_rows
 from onnxopt.graph.calibrated import RoundedWeight, Roundings
 from onnxopt.graph.products import Product, product_of
 from onnxopt.graph.quantization import Encoding, quantize
-from onnxopt.graph.rounding import round_with_moments
+from onnxopt.graph.rounding import damping_for, round_with_moments
 from onnxopt.passes.quantization.saturation import LARGEST_PAIR, largest_pairs
 from onnxopt.passes.quantization.tensors import weight_parameters
 from onnxopt.runtime.probing import Probe
@@ -73,7 +73,8 @@ def _solve(
     moments = kept.transpose(0, 2, 1) @ kept / np.float32(kept.shape[1])
     if not np.isfinite(moments).all():  # numbers too large to be squared
         return None
-    integers = round_with_moments(weight, scale, moments, _LARGEST)
+    damping = damping_for(product.length, kept.shape[1])
+    integers = round_with_moments(weight, scale, moments, _LARGEST, damping=damping)
     stored = product.stored(integers).astype(np.int16)
     if encoding.reduce_range:
         _unsaturate(stored, nearest, product.channel_axis)
