@@ -1,4 +1,4 @@
-"""Two repairs that `quantize` leaves out, and why: outliers in float, and 16-bit activations.
+"""Two repairs that `quantize` lacks, and what they cost: outliers in float, 16-bit activations.
 
     python benchmarks/int8_alternatives.py
 

@@ -92,8 +92,7 @@ def quantize(
         max_memory: Bytes for observed values, beyond the model.
         input_shapes: Shapes of inputs that are synthesized.
         target: Where the result will run (see `optimize`).
-        labels: One class for each row of the data (see `metrics.open_metric`): top-1 accuracy may
-            drop by `max_accuracy_drop` then.
+        labels: One class for each row of the data: top-1 accuracy counts (`metrics.open_metric`).
         metric: Or a function of outputs and the number of a sample, the higher the better.
         external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
         observers: Told about the passes of the preparation.
@@ -244,13 +243,13 @@ class _Job:
                 report.notes.append(
                     f"runs take long: the error was measured on {len(reference.sets)} samples"
                 )
-            report.measured = len(reference.sets)
             timer = functools.partial(self._ratio, self._prepared.best)
             bases = Bases(self._model, options, table, self._data, self._calibrating, max_memory)
             search = Search(self._model, options, bases, reference, timer, self._exclude, metric)
             chosen = search.run(found)
         report.repairs, report.float_score = search.improving.entries, search.float_score
         report.metric = "" if metric is None else metric.name
+        report.measured = len(reference.sets)
         report.candidates = [one.as_candidate() for one in search.tried]
         report.nodes = node_entries(
             self._model, chosen or next(iter(search.tried), None), search, chosen
