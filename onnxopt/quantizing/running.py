@@ -97,8 +97,7 @@ def quantize(
         external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
         observers: Told about the passes of the preparation.
         preparation: Options of `optimize`, which prepares the model.
-        choices: Fields of `QuantizeOptions`: mode, activation_type, per_channel, method, exclude,
-            max_error, min_cosine, ...
+        choices: Fields of `QuantizeOptions`: mode, method, exclude, max_error, repair, ...
 
     Returns:
         The model that is fastest within the budget, and the report.
