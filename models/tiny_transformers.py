@@ -59,6 +59,8 @@ _MODELS: Mapping[str, tuple[str, dict[str, Any], str]] = {
     ),
     "MPNet": ("MPNetConfig", _TEXT, "MPNetModel"),
     "ELECTRA": ("ElectraConfig", _TEXT | {"embedding_size": 16}, "ElectraForTokenClassification"),
+    "ALBERT": ("AlbertConfig", _TEXT | {"embedding_size": 16}, "AlbertForSequenceClassification"),
+    "LayoutLM": ("LayoutLMConfig", _TEXT, "LayoutLMForTokenClassification"),
     "ModernBERT": ("ModernBertConfig", _TEXT | _UNPADDED | {"pad_token_id": 0}, "ModernBertModel"),
     "T5": (
         "T5Config",
@@ -66,6 +68,13 @@ _MODELS: Mapping[str, tuple[str, dict[str, Any], str]] = {
         "T5ForConditionalGeneration",
     ),
     "BART": ("BartConfig", _SEQ2SEQ, "BartForConditionalGeneration"),
+    "Marian": (
+        "MarianConfig",
+        _SEQ2SEQ
+        | {"pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0}
+        | {"forced_eos_token_id": 2},
+        "MarianMTModel",
+    ),
     "Whisper": (
         "WhisperConfig",
         _SEQ2SEQ
@@ -96,7 +105,18 @@ _MODELS: Mapping[str, tuple[str, dict[str, Any], str]] = {
         | {"ffn_dim": 37, "word_embed_proj_dim": 32, "max_position_embeddings": 64},
         "OPTForCausalLM",
     ),
+    "Bloom": (
+        "BloomConfig",
+        {"vocab_size": 99, "hidden_size": 32, "n_layer": 2, "n_head": 4},
+        "BloomForCausalLM",
+    ),
+    "Falcon": (
+        "FalconConfig",
+        {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+        "FalconForCausalLM",
+    ),
     "ViT": ("ViTConfig", _VISION, "ViTForImageClassification"),
+    "BEiT": ("BeitConfig", _VISION, "BeitForImageClassification"),
     "DINOv2": ("Dinov2Config", _VISION, "Dinov2Model"),
     "Swin": (
         "SwinConfig",

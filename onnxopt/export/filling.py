@@ -45,6 +45,14 @@ def below(bound: int) -> Filling:
     return fill
 
 
+def boxes(shape: tuple[int, ...], scene: Scene) -> Tensor:
+    """Boxes of tokens on a page: left, top, right, bottom, from 0 to 1000."""
+    import torch
+
+    corners = torch.randint(0, 1001, (*shape[:-1], 2, 2), generator=scene.generator)
+    return corners.sort(dim=-2).values.flatten(-2)
+
+
 def padding_mask(*, left: bool) -> Filling:
     """A mask of ones; of a ragged case with padding in all rows but the first.
 

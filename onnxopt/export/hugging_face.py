@@ -45,7 +45,7 @@ def fetch(name: str) -> Path:
     except _connection_errors() as error:
         raise InvalidInputError(
             f"{name}: no folder here, not in the Hugging Face cache, and the hub cannot be "
-            f"reached ({_line(error)}); give a local folder"
+            f"reached ({_line(_cause(error))}); give a local folder"
         ) from error
 
 
@@ -84,7 +84,9 @@ def load_hugging_face(source: str, folder: Path, task: str | None) -> Loaded:
     name = found.name
     if name == "text2text-generation" and model.main_input_name != "input_ids":
         name = "automatic-speech-recognition"
-    return Loaded(transformers_parts(model, found), model, name, folder, tuple(sorted(untrained)))
+    with user_code(wrap=lambda error: _unreadable(source, f"be run for {found.name}", error)):
+        parts = transformers_parts(model, found)
+    return Loaded(parts, model, name, folder, tuple(sorted(untrained)))
 
 
 def _load_model(
@@ -156,6 +158,13 @@ def _unreadable(source: str, what: str, error: BaseException) -> InvalidInputErr
             "file.py:function"
         )
     return InvalidInputError(f"{source}: cannot {what}: {reason}")
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the layers of a network client wrapped, each with all that the one below said."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return error
 
 
 def _line(error: BaseException) -> str:

@@ -38,7 +38,9 @@ class OptimumExporter:
             known = TasksManager.get_supported_tasks_for_model_type(
                 job.model.config.model_type, "onnx", library_name="transformers"
             )
-        except (ImportError, KeyError, ValueError) as error:
+        except KeyError:
+            return f"it does not know {job.model.config.model_type}"
+        except (ImportError, ValueError) as error:
             return few_lines(error)
         if _task(job) not in known:
             return f"it does not know {job.model.config.model_type} for {_task(job)}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.export.decoder_parts import decoder_part, seq2seq_parts
-from onnxopt.export.filling import below, eos_ended_tokens, normal, padding_mask, tokens
+from onnxopt.export.filling import below, boxes, eos_ended_tokens, normal, padding_mask, tokens
 from onnxopt.export.parts import Case, Filling, Input, Part
 from onnxopt.export.tasks import Task
 
@@ -104,6 +104,8 @@ def _encoder_inputs(model: Any) -> list[Input]:
     kinds = getattr(config, "type_vocab_size", 0) or 0
     if "token_type_ids" in parameters and kinds > 1:
         found.append(Input("token_type_ids", (text, "sequence"), below(kinds)))
+    if "bbox" in parameters:  # where on the page a token is: without it a model of pages is blind
+        found.append(Input("bbox", (text, "sequence", 4), boxes))
     return found
 
 

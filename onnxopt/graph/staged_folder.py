@@ -75,9 +75,9 @@ def _replace(stage: Path, target: Path) -> None:
         target.rename(old)
         try:
             stage.rename(target)
-        except OSError:
-            old.rename(target)
-            raise
+        finally:  # also if a signal comes in between
+            if not target.exists():
+                old.rename(target)
         shutil.rmtree(old, ignore_errors=True)
     else:
         if target.is_dir():

@@ -96,6 +96,19 @@ def test_weights_that_the_source_does_not_have_are_named(folder: Path) -> None:
     assert "no weights for classifier.dense.weight: they are random" in note
 
 
+def test_model_that_fails_on_every_input_is_one_line(tmp_path: Path) -> None:
+    source = save("RoBERTa", tmp_path / "model", max_position_embeddings=2)
+    with pytest.raises(InvalidInputError, match="cannot be run for text-classification") as error:
+        onnxopt.export(source, tmp_path / "out")
+    assert "\n" not in str(error.value)
+
+
+def test_boxes_of_tokens_are_an_input(tmp_path: Path) -> None:
+    source = save("LayoutLM", tmp_path / "model")
+    result = onnxopt.export(source, tmp_path / "out", exporter="torchscript")
+    assert result.files[0].inputs["bbox"] == ["batch", "sequence", 4]
+
+
 def test_configuration_that_is_right_passes(good: Path) -> None:
     check_configuration("good", good)
 
