@@ -139,6 +139,11 @@ _MODELS: Mapping[str, tuple[str, dict[str, Any], str]] = {
         {"depth_multiplier": 0.25, "image_size": 64},
         "MobileNetV2ForImageClassification",
     ),
+    "VideoMAE": (
+        "VideoMAEConfig",
+        _VISION | {"num_frames": 4, "tubelet_size": 2},
+        "VideoMAEForVideoClassification",
+    ),
     "YOLOS": ("YolosConfig", _VISION | {"image_size": [32, 48]}, "YolosForObjectDetection"),
     "SegFormer": (
         "SegformerConfig",

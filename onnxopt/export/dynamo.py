@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import onnx_ir as ir
@@ -11,6 +13,10 @@ from onnxopt.export.exporters import ExportFailedError, Job, few_lines
 from onnxopt.export.parts import Part
 from onnxopt.export.weights import tie_weights, transpose_weights
 from onnxopt.runtime.user_functions import user_code
+
+# torch.export leaves out what makes the result of fused attention contiguous, which it is already;
+# once the attention is decomposed, it is not.
+_STRIDES = "Cannot view a tensor"
 
 
 class DynamoExporter:
@@ -24,6 +30,18 @@ class DynamoExporter:
 
     def export(self, job: Job, part: Part) -> ir.Model:
         """Captures the module, or takes its program, and converts it."""
+        try:
+            model = self._convert(job, part)
+        except ExportFailedError as error:
+            if _STRIDES not in str(error) or not _attends_fused(job.model):
+                raise
+            with _eager_attention(job.model):
+                model = self._convert(job, part)
+        tie_weights(model)
+        transpose_weights(model)
+        return model
+
+    def _convert(self, job: Job, part: Part) -> ir.Model:
         import torch
 
         with user_code(wrap=lambda error: ExportFailedError(few_lines(_root(error)))):
@@ -40,8 +58,6 @@ class DynamoExporter:
             )
         assert converted is not None
         model: ir.Model = converted.model
-        tie_weights(model)
-        transpose_weights(model)
         return model
 
 
@@ -65,6 +81,22 @@ def _capture(part: Part) -> Any:
             dynamic_shapes=tuple(bound.arguments.values()),
             strict=False,
         )
+
+
+def _attends_fused(model: Any) -> bool:
+    """True for a transformers model whose attention is PyTorch's fused one."""
+    config = getattr(model, "config", None)
+    return getattr(config, "_attn_implementation", "") == "sdpa"
+
+
+@contextlib.contextmanager
+def _eager_attention(model: Any) -> Iterator[None]:
+    """Attention as separate operators, inside the block."""
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation("sdpa")
 
 
 def _root(error: BaseException) -> BaseException:

@@ -69,6 +69,12 @@ TASKS: tuple[Task, ...] = (
         _LOGITS,
     ),
     Task(
+        "video-classification",
+        "AutoModelForVideoClassification",
+        ("ForVideoClassification",),
+        _LOGITS,
+    ),
+    Task(
         "object-detection",
         "AutoModelForObjectDetection",
         ("ForObjectDetection",),

@@ -46,6 +46,9 @@ def main_input(model: Any) -> Input:
     config = model.config
     if name == "input_ids":
         return Input(name, ("batch", "sequence"), _token_filling(config))
+    if name == "pixel_values" and hasattr(config, "num_frames"):  # a video
+        frames = config.num_frames
+        return Input(name, ("batch", frames, _channels(config), "height", "width"), normal)
     if name == "pixel_values":
         return Input(name, ("batch", _channels(config), "height", "width"), normal)
     if name == "input_features":
