@@ -173,6 +173,6 @@ def _output_names(
     if wanted:
         return wanted
     # The pooled output of a text encoder is untrained in most of them; other tools leave it out.
-    if "last_hidden_state" in found and names[0] == "input_ids" and len(names) < 4:
+    if "last_hidden_state" in found and "input_ids" in names and "pixel_values" not in names:
         return [n for n in found if n not in ("pooler_output", "loss")]
     return [name for name in found if name != "loss"]
