@@ -6,7 +6,8 @@
 
 Every row quantizes the same model and scores the same held-out windows, in float arithmetic
 (accuracy level 0), so that a difference is the weights'. `lost` is how much perplexity went, in
-percent of that of the float model.
+percent of that of the float model. The last rows are palettes (pass cluster-weights), with the size
+of the file and of the file compressed by zlib, relative to the float file.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
+from onnxopt.graph.loading import load_model
+from onnxopt.graph.saving import save_model
+from onnxopt.passes.quantization import ClusterWeights
 from onnxopt.weight_only import quantize_weights
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "models"))
@@ -37,6 +42,10 @@ ROWS = [
     {"bits": "auto", "algorithm": "gptq"},
     {"bits": 4, "algorithm": "rtn", "symmetric": True},
     {"bits": 4, "algorithm": "gptq", "symmetric": True},
+]
+
+PALETTES = [
+    ClusterWeights(count=count, form=form) for count in (256, 16) for form in ("gather", "values")
 ]
 
 
@@ -121,6 +130,22 @@ def main() -> None:
             f"{sum(report.seconds.values()):5.1f} s",
             flush=True,
         )
+    whole = model.stat().st_size
+    print(f"float, compressed: size {_compressed(model) / whole:.3f}")
+    for palette in PALETTES:
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch, "m.onnx")
+            clustered = load_model(model)
+            palette(clustered)
+            save_model(clustered, path)
+            lost = perplexity(path, windows) / base - 1
+            size, small = path.stat().st_size / whole, _compressed(path) / whole
+        label = f"palette of {palette.count}, {palette.form}"
+        print(f"{label:32} lost {lost:7.2%}   size {size:.3f}   compressed {small:.3f}", flush=True)
+
+
+def _compressed(path: Path) -> int:
+    return len(zlib.compress(path.read_bytes()))
 
 
 if __name__ == "__main__":

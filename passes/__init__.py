@@ -54,6 +54,7 @@ PASSES: tuple[type[Pass], ...] = (
     fusion.FuseScales,
     fusion.FuseSkipNormalization,
     quantization.QuantizeWeights,
+    quantization.ClusterWeights,
     quantization.EqualizeLayers,
     quantization.SmoothActivations,
     quantization.CorrectBias,

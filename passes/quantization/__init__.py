@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxopt.passes.quantization.bias import CorrectBias
+from onnxopt.passes.quantization.clusters import ClusterWeights
 from onnxopt.passes.quantization.dynamic import QuantizeDynamic
 from onnxopt.passes.quantization.equalization import EqualizeLayers
 from onnxopt.passes.quantization.int32_biases import QuantizeBiases
@@ -14,6 +15,7 @@ from onnxopt.passes.quantization.unsigned_activations import UseUnsignedActivati
 from onnxopt.passes.quantization.weight_only import QuantizeWeights
 
 __all__ = [
+    "ClusterWeights",
     "CorrectBias",
     "EqualizeLayers",
     "InsertQdq",
