@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -84,7 +85,10 @@ class ConversionReport:
         for name, size in self.overflowing.items():
             lines.append(f"  value {name!r} reaches {size:.3g}")
         if self.searched:
-            lines.append(f"  the outputs need float32 in: {', '.join(self.searched)}")
+            shown = self.searched if verbose else self.searched[:5]
+            more = len(self.searched) - len(shown)
+            names = ", ".join(shown) + (f" and {more} more" if more else "")
+            lines.append(f"  the outputs need float32 in: {names}")
         if self.error is not None:
             lines.append(f"error {self.error:.2e} of the outputs ({self.tolerance:.0e} allowed)")
         lines += [f"note: {note}" for note in self.notes]
@@ -114,6 +118,7 @@ def convert(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     tolerance: float | None = None,
     check: bool = True,
+    budget: float = 60.0,
     external_data: bool | None = None,
 ) -> Converted:
     """Converts a model to half precision.
@@ -131,6 +136,7 @@ def convert(
         tolerance: Largest relative error (root mean square) of an output: 0.01 for fp16 and 0.05
             for bf16 by default.
         check: Measure ranges and errors with ONNX Runtime.
+        budget: Seconds that the search for what has to stay in float32 may take.
         external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
 
     Raises:
@@ -154,7 +160,7 @@ def convert(
         storage=storage,
     )
     if check:
-        work, result = _checked(base, options, data, samples, input_shapes, report)
+        work, result = _checked(base, options, data, samples, input_shapes, report, budget)
     else:
         report.notes.append("neither ranges nor errors were measured")
         work, result = _converted(base, options, ())
@@ -190,6 +196,7 @@ def _checked(
     samples: int | None,
     input_shapes: Mapping[str, Sequence[int]] | None,
     report: ConversionReport,
+    budget: float,
 ) -> tuple[ir.Model, PassResult]:
     """Converts what fits the type, and then less of it until the outputs are good enough."""
     from onnxopt.calibration.data import open_data
@@ -228,9 +235,17 @@ def _checked(
     report.error = error_of(())
     if report.error > report.tolerance and not options.storage:
         names = [n.outputs[0].name or "" for n in base.graph if n.outputs]
+        start = time.monotonic()
         report.searched = find_float32(
-            names, lambda keep: error_of(keep) <= report.tolerance, tries=_TRIES
+            names,
+            lambda keep: error_of(keep) <= report.tolerance,
+            tries=_TRIES,
+            seconds=budget,
         )
+        if time.monotonic() - start > budget:
+            report.notes.append(
+                f"the search ended after {budget:g} s: fewer nodes in float32 might do"
+            )
         report.error = error_of(report.searched)
     work, result = _converted(base, options, (*large, *report.searched))
     try:

@@ -44,14 +44,17 @@ def test_values_that_overflow_are_measured_and_stay_in_float32() -> None:
     assert "reaches" in result.report.to_text()
 
 
-def test_what_ranges_do_not_show_is_searched() -> None:
-    # A difference of near numbers: in range everywhere, and wrong by far.
-    model = parse_model(
+def _cancelling() -> ir.Model:
+    """A difference of near numbers: in range everywhere, and wrong by far."""
+    return parse_model(
         "g (float[N,8] x) => (float[N,8] y) { a = Add(x, k)  b = Relu(a)  c = Sub(b, k)"
         " d = Sigmoid(c)  e = Mul(d, d)  y = Sub(c, e) }",
         {"k": np.array(5000, np.float32)},
     )
-    result = convert(model, data=_data())
+
+
+def test_what_ranges_do_not_show_is_searched() -> None:
+    result = convert(_cancelling(), data=_data())
     assert result.report.error is not None
     assert result.report.error <= 0.01
     assert {"a", "b", "c"} <= set(result.report.searched)
@@ -79,6 +82,24 @@ def test_the_search_finds_a_single_culprit() -> None:
         return "n17" in kept
 
     assert find_float32(nodes, passes, tries=40) == ["n17"]
+
+
+def test_the_search_ends_with_its_budget_and_what_passed_stands() -> None:
+    nodes = [f"n{index}" for index in range(40)]
+    ticks = iter(range(100))
+    found = find_float32(
+        nodes, lambda kept: "n17" in kept, seconds=2.5, clock=lambda: float(next(ticks))
+    )
+    assert "n17" in found
+    assert len(found) < 40
+
+
+def test_a_search_without_time_keeps_everything_in_float32_and_says_so() -> None:
+    report = convert(_cancelling(), data=_data(), budget=0).report
+    assert any("the search ended" in note for note in report.notes)
+    assert set(report.searched) == {"a", "b", "c", "d", "e", "y"}
+    assert "and 1 more" in report.to_text()
+    assert report.error == 0
 
 
 def test_unknown_types_are_one_clear_line() -> None:

@@ -48,6 +48,15 @@ from onnxopt.cli.output import show
     default=True,
     help="Measure ranges and errors with ONNX Runtime (the default), or do not.",
 )
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to search for the nodes that have to stay in float32; what is not ruled out by "
+    "then does.",
+)
 @external_data_option
 @input_shape_option
 @inputs_option
@@ -61,6 +70,7 @@ def command(
     keep: tuple[str, ...],
     tolerance: float | None,
     check: bool,
+    budget: float,
     external_data: bool | None,
     input_shapes: tuple[str, ...],
     inputs: str | None,
@@ -86,6 +96,7 @@ def command(
         input_shapes=shapes,
         tolerance=tolerance,
         check=check,
+        budget=budget,
         external_data=external_data,
     )
     show(result.report, as_json=as_json, verbose=verbose, quiet=quiet)

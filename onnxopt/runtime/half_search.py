@@ -7,6 +7,8 @@ within the tolerance: the set that is left is small, if not always the smallest 
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -48,7 +50,12 @@ def relative_error(wanted: Outputs, found: Outputs) -> float:
 
 
 def find_float32(
-    nodes: Sequence[str], passes: Callable[[Sequence[str]], bool], *, tries: int = 32
+    nodes: Sequence[str],
+    passes: Callable[[Sequence[str]], bool],
+    *,
+    tries: int = 32,
+    seconds: float = math.inf,
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[str]:
     """The nodes to keep in float32.
 
@@ -56,15 +63,18 @@ def find_float32(
         nodes: All that could be half, in topological order.
         passes: Whether the model is good enough if these stay in float32. True of all of them.
         tries: How often to ask.
+        seconds: How long to ask; what has passed by then is returned.
+        clock: Seconds that pass.
     """
+    end = clock() + seconds
     kept = list(nodes)
     parts = 2
-    while tries and kept:
+    while kept:
         size = -(-len(kept) // parts)
         smaller = None
         for start in range(0, len(kept), size):
-            if not tries:
-                break
+            if not tries or clock() > end:
+                return kept
             tries -= 1
             rest = kept[:start] + kept[start + size :]
             if passes(rest):
