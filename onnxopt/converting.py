@@ -85,10 +85,10 @@ class ConversionReport:
         for name, size in self.overflowing.items():
             lines.append(f"  value {name!r} reaches {size:.3g}")
         if self.searched:
-            shown = self.searched if verbose else self.searched[:5]
-            more = len(self.searched) - len(shown)
-            names = ", ".join(shown) + (f" and {more} more" if more else "")
-            lines.append(f"  the outputs need float32 in: {names}")
+            named = self.searched if verbose else self.searched[:5]
+            more = len(self.searched) - len(named)
+            text = ", ".join(named) + (f" and {more} more" if more else "")
+            lines.append(f"  the outputs need float32 in: {text}")
         if self.error is not None:
             lines.append(f"error {self.error:.2e} of the outputs ({self.tolerance:.0e} allowed)")
         lines += [f"note: {note}" for note in self.notes]
