@@ -8,7 +8,7 @@ inputs that are not optional, as exporters write them for the region of a Resize
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import MutableSequence
+from collections.abc import Iterable, MutableSequence
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -17,8 +17,10 @@ from onnxopt.core.errors import InvalidModelError
 from onnxopt.graph.topology import describe
 
 if TYPE_CHECKING:
-    from onnx import NodeProto
+    from onnx import NodeProto, OperatorSetIdProto
 
+# Of an opset, as readers store it.
+_LARGEST_VERSION = 2**31 - 1
 # How a schema says that there is no bound.
 _UNBOUNDED = 2**31 - 1
 _CONSTANTS = frozenset(
@@ -116,6 +118,20 @@ class Signatures:
             {name: _number(attribute.type) for name, attribute in schema.attributes.items()},
             tuple(name for name, attribute in schema.attributes.items() if attribute.required),
         )
+
+
+def signatures_of(imports: Iterable[OperatorSetIdProto]) -> Signatures:
+    """The operators of the version that a model or a function imports.
+
+    Raises:
+        InvalidModelError: It imports a version that is none.
+    """
+    for entry in imports:
+        if not 0 < entry.version <= _LARGEST_VERSION:
+            of = repr(entry.domain) if entry.domain else "the standard operators"
+            raise InvalidModelError(f"it imports version {entry.version} of {of}, which is none")
+    versions = [entry.version for entry in imports if entry.domain in ("", "ai.onnx")]
+    return Signatures(versions[0] if versions else 1)
 
 
 def _number(kind: Any) -> int:

@@ -25,7 +25,7 @@ def slice_dims(inputs: RuleInputs) -> list[Dims] | None:
     if axes is None:
         return [tuple(inputs.symbols.fresh() for _ in data)]
     for i, axis in enumerate(axes):
-        if not isinstance(axis, int):
+        if not isinstance(axis, int) or not -len(data) <= axis < len(data):
             return [tuple(inputs.symbols.fresh() for _ in data)]
         start = starts[i] if starts is not None and i < len(starts) else None
         end = ends[i] if ends is not None and i < len(ends) else None
@@ -103,7 +103,7 @@ def pad_dims(inputs: RuleInputs) -> list[Dims] | None:
         return [tuple(inputs.symbols.fresh() for _ in data)]
     dims: list[Dim | None] = list(data)
     for i, axis in enumerate(axes):
-        if not isinstance(axis, int):
+        if not isinstance(axis, int) or not -len(data) <= axis < len(data):
             return [tuple(inputs.symbols.fresh() for _ in data)]
         begin, end, size = pads[i], pads[i + len(axes)], data[axis]
         padding = None if begin is None or end is None else symbolic.add(begin, end)

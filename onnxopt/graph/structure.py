@@ -13,16 +13,17 @@ and types that onnx_ir has no class for (maps, opaque types) are left out.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from onnxopt.core.errors import InvalidModelError
 from onnxopt.graph.function_calls import check_calls
-from onnxopt.graph.signatures import Signatures
+from onnxopt.graph.scopes import Scope, define, outputs_of, require_text, resolve
+from onnxopt.graph.signatures import Signatures, signatures_of
 from onnxopt.graph.sparse import make_attribute_dense, make_initializers_dense
 from onnxopt.graph.tensor_data import check_tensor, is_external
 from onnxopt.graph.topology import describe, sort_nodes
-from onnxopt.graph.unsupported_types import clear_unsupported_types
+from onnxopt.graph.unsupported_types import clear_negative_dims, clear_unsupported_types
 
 if TYPE_CHECKING:
     from onnx import (
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
         GraphProto,
         ModelProto,
         NodeProto,
-        OperatorSetIdProto,
         TensorProto,
     )
 
@@ -43,25 +43,6 @@ _VALUE_FIELDS: Final = {
 _TYPES: Final = {field: number for number, field in _VALUE_FIELDS.items()}
 # Messages have no default value: an attribute that declares one must hold it.
 _MUST_BE_SET: Final = frozenset(("t", "g", "sparse_tensor", "tp"))
-
-
-@dataclasses.dataclass
-class Scope:
-    """What is known about the names of one graph while its nodes are visited.
-
-    Attributes:
-        where: What to call the graph in a message.
-        known: Names defined so far.
-        later: Names that nodes further down define.
-        outer: The scope around a subgraph.
-        unordered: True once a node used one of `later`.
-    """
-
-    where: str
-    known: set[str]
-    later: set[str]
-    outer: Scope | None = None
-    unordered: bool = False
 
 
 @dataclasses.dataclass
@@ -90,7 +71,7 @@ def check_structure(model: ModelProto, cuts: Mapping[int, int] | None = None) ->
     Raises:
         InvalidModelError: What is wrong, in which node or tensor.
     """
-    checker = _Checker(cuts or {}, _signatures(model.opset_import))
+    checker = _Checker(cuts or {}, signatures_of(model.opset_import))
     checker.graph(model.graph)
     names = set()
     for function in model.functions:
@@ -101,12 +82,6 @@ def check_structure(model: ModelProto, cuts: Mapping[int, int] | None = None) ->
         checker.function(function)
     check_calls(model)
     return checker.findings
-
-
-# Of an opset, as readers store it.
-_LARGEST_VERSION = 2**31 - 1
-# The graphs of control flow.
-_BODIES = {"If": ("then_branch", "else_branch"), "Loop": ("body",), "Scan": ("body",)}
 
 
 class _Checker:
@@ -126,7 +101,7 @@ class _Checker:
 
     def function(self, function: FunctionProto) -> None:
         """The body of a function, which sees nothing outside it."""
-        self._signatures = _signatures(function.opset_import)
+        self._signatures = signatures_of(function.opset_import)
         self._in_function = True
         self._drive(self._function(function))
         self._in_function = False
@@ -143,20 +118,22 @@ class _Checker:
 
     def _graph(self, graph: GraphProto, outer: Scope | None) -> _Visit:
         where = "the graph" if outer is None else f"subgraph {_text(graph.name)!r}"
-        scope = Scope(where, set(), _outputs(graph.node), outer)
+        scope = Scope(where, set(), outputs_of(graph.node), outer)
         if graph.sparse_initializer:
             make_initializers_dense(graph)
-        taken = clear_unsupported_types((graph.input, graph.output, graph.value_info))
+        declared = (graph.input, graph.output, graph.value_info)
+        clear_negative_dims(declared)
+        taken = clear_unsupported_types(declared)
         if outer is None:
             self.findings.types = taken
         for value in graph.input:
-            _define(scope, value.name, "input")
+            define(scope, value.name, "input")
         self._initializers(graph, scope)
         yield from self._nodes(graph, scope)
         for value in graph.output:
             if value.name in scope.known:
                 continue
-            if outer is not None and _resolve(value.name, outer):
+            if outer is not None and resolve(value.name, outer):
                 raise InvalidModelError(
                     f"{where} returns {value.name!r} of the graph around it; ONNX Runtime refuses "
                     "that, so put an Identity node between"
@@ -165,9 +142,10 @@ class _Checker:
 
     def _function(self, function: FunctionProto) -> _Visit:
         where = f"function {function.domain}::{function.name}"
-        scope = Scope(where, set(), _outputs(function.node))
+        scope = Scope(where, set(), outputs_of(function.node))
         for name in function.input:
-            _define(scope, name, "input")
+            define(scope, name, "input")
+        clear_negative_dims((function.value_info,))
         clear_unsupported_types((function.value_info,))
         for attribute in function.attribute_proto:
             self._attribute(attribute, where)
@@ -184,7 +162,7 @@ class _Checker:
                 raise InvalidModelError(f"{scope.where} has two initializers named {name!r}")
             seen.add(name)
             if name and name not in scope.known:  # an initializer may be an input's default
-                _define(scope, name, "initializer")
+                define(scope, name, "initializer")
             cut = self._cuts.get(index) if scope.outer is None else None
             self._tensor(tensor, f"initializer {name!r}", cut)
 
@@ -205,15 +183,15 @@ class _Checker:
             if not op_type:
                 raise InvalidModelError(f"node {name!r} of {scope.where} has no operator")
             if bytes in (name.__class__, op_type.__class__, domain.__class__):
-                _require_text(name, "a node's name")
-                _require_text(op_type, "an operator")
-                _require_text(domain, "a domain")
+                require_text(name, "a node's name")
+                require_text(op_type, "an operator")
+                require_text(domain, "a domain")
             if domain in ("", "ai.onnx"):
                 self.findings.default_domain = True
             if node.doc_string.__class__ is bytes:  # no name, so not worth refusing a model
                 node.doc_string = _text(node.doc_string)
             for name in node.input:
-                if name and name not in known and not _resolve(name, scope):
+                if name and name not in known and not resolve(name, scope):
                     raise InvalidModelError(
                         f"node {describe(node)} of {scope.where} uses {_text(name)!r}, which "
                         "nothing defines"
@@ -223,11 +201,9 @@ class _Checker:
                     yield subgraph, scope
             if domain in ("", "ai.onnx"):
                 self._signatures.check(node, scope.where)
-                if op_type in _BODIES:
-                    _require_bodies(node, scope.where)
             for name in node.output:
                 if name:
-                    _define(scope, name, node)
+                    define(scope, name, node)
         if scope.unordered:
             order = sort_nodes(graph.node, scope.where)
             nodes = [graph.node[index] for index in order]
@@ -243,7 +219,7 @@ class _Checker:
                     "but is in none"
                 )
             return []
-        _require_text(attribute.name, "an attribute's name")
+        require_text(attribute.name, "an attribute's name")
         held = [field.name for field, _ in attribute.ListFields() if field.name in _TYPES]
         if not attribute.type and len(held) == 1:
             attribute.type = _TYPES[held[0]]  # type: ignore[assignment]
@@ -284,59 +260,9 @@ class _Checker:
 _Visit = Iterator[tuple["GraphProto", Scope]]
 
 
-def _define(scope: Scope, name: str, by: NodeProto | str) -> None:
-    _require_text(name, "a value's name")
-    if name in scope.known:
-        definer = f"an {by}" if isinstance(by, str) else f"node {describe(by)}"
-        raise InvalidModelError(
-            f"{scope.where} defines {name!r} twice; the second time as {definer}"
-        )
-    scope.known.add(name)
-
-
-def _resolve(name: str, scope: Scope | None) -> bool:
-    """True if the name is defined here or further out; notes the use of a later name."""
-    while scope is not None:
-        if name in scope.known:
-            return True
-        if name in scope.later:
-            scope.unordered = True
-            return True
-        scope = scope.outer
-    return False
-
-
-def _signatures(imports: Iterable[OperatorSetIdProto]) -> Signatures:
-    for entry in imports:
-        if not 0 < entry.version <= _LARGEST_VERSION:
-            of = _text(entry.domain) or "the standard operators"
-            raise InvalidModelError(f"it imports version {entry.version} of {of}, which is none")
-    versions = [entry.version for entry in imports if entry.domain in ("", "ai.onnx")]
-    return Signatures(versions[0] if versions else 1)
-
-
-def _require_bodies(node: NodeProto, where: str) -> None:
-    """Control flow without its graphs is nothing that any pass could look at."""
-    for name in _BODIES[node.op_type]:
-        if not any(a.name == name and a.HasField("g") for a in node.attribute):
-            raise InvalidModelError(
-                f"node {describe(node)} of {where} has no graph for its attribute {name}"
-            )
-
-
-def _outputs(nodes: Sequence[NodeProto]) -> set[str]:
-    return {name for node in nodes for name in node.output if name}
-
-
 def _attribute_of(attribute: AttributeProto, owner: NodeProto | str) -> str:
     name = owner if isinstance(owner, str) else f"node {describe(owner)}"
     return f"attribute {attribute.name!r} of {name}"
-
-
-def _require_text(text: Any, what: str) -> None:
-    # Protobuf hands out bytes where a string is no valid UTF-8.
-    if text.__class__ is bytes:
-        raise InvalidModelError(f"{what} is not valid UTF-8: {text[:60]!r}; the file is damaged")
 
 
 def _require_utf8(string: bytes, where: str) -> None:

@@ -37,6 +37,20 @@ def clear_unsupported_types(values: Iterable[Iterable[ValueInfoProto]]) -> dict[
     return taken
 
 
+def clear_negative_dims(values: Iterable[Iterable[ValueInfoProto]]) -> None:
+    """Makes dimensions unknown that some exporters write as -1."""
+    for infos in values:
+        for info in infos:
+            for dim in info.type.tensor_type.shape.dim if _has_shape(info) else ():
+                if dim.dim_value < 0:
+                    dim.ClearField("dim_value")
+
+
+def _has_shape(info: ValueInfoProto) -> bool:
+    # Reading a field that is not there would create it.
+    return bool(info.type.HasField("tensor_type") and info.type.tensor_type.HasField("shape"))
+
+
 def restore_types(graph: ir.Graph, proto: GraphProto) -> None:
     """Puts the types of a graph's inputs and outputs back into its message."""
     for values, infos in ((graph.inputs, proto.input), (graph.outputs, proto.output)):

@@ -124,7 +124,10 @@ def _gather(node: ir.Node, version: int) -> ir.Value | None:
     positions = constant(node.inputs[1])
     if shape is None or positions is None or positions.ndim != 1:
         return None
-    size = shape[int_attribute(node, "axis", 0)]
+    axis = int_attribute(node, "axis", 0)
+    if not -len(shape) <= axis < len(shape):
+        return None
+    size = shape[axis]
     in_order = positions.size == size and np.array_equal(positions, np.arange(positions.size))
     return x if in_order else None
 
