@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxopt.cli.options import (
+    html_option,
     input_shape_option,
     inputs_option,
     output_options,
@@ -54,6 +55,7 @@ _NOT_AT_PARITY = 3
 @click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="Threads inside an operator."
 )
+@html_option
 @output_options
 @click.pass_context
 def command(
@@ -68,6 +70,7 @@ def command(
     tolerance: float | None,
     provider: str | None,
     threads: int | None,
+    html: Path | None,
     as_json: bool,
     verbose: bool,
     quiet: bool,
@@ -94,6 +97,13 @@ def command(
         provider=provider,
         threads=threads,
     )
+    if html is not None:
+        from onnxopt.cli.pages.compare_page import compare_page
+        from onnxopt.cli.pages.parts import write_page
+        from onnxopt.runtime.benchmarked import model_names
+
+        first_name, second_name = model_names([first, second])
+        write_page(compare_page(result, (first_name, second_name)), html)
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=2))
     elif not quiet:

@@ -12,6 +12,7 @@ from onnxopt.cli.bundle_options import bundle_options, take_bundle_options
 from onnxopt.cli.options import (
     beside,
     external_data_option,
+    html_option,
     input_shape_option,
     inputs_option,
     output_option,
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
 @click.option(
     "--calibration", metavar="DATA", help="Data for --quantize, as `onnxopt quantize` takes it."
 )
+@html_option
 @output_options
 def command(
     model: Path,
@@ -109,6 +111,7 @@ def command(
     bundle: Path | None,
     quantize: Literal["int8", "int4", "fp16", "bf16"] | None,
     calibration: str | None,
+    html: Path | None,
     as_json: bool,
     verbose: bool,
     quiet: bool,
@@ -151,12 +154,31 @@ def command(
         if as_json and error.report is not None:
             click.echo(json.dumps(error.report.to_dict(), indent=2))
         raise
+    if html is not None:
+        _write_page(results, html)
     if as_json:
         plain = {name: result.to_dict() for name, result in results.items()}
         # Of a file the report itself, of a folder one for each file.
         click.echo(json.dumps(plain.get("", plain), indent=2))
     elif not quiet:
         click.echo("\n\n".join(r.to_text(verbose=verbose) for r in results.values()))
+
+
+def _write_page(results: dict[str, Tellable], html: Path) -> None:
+    from onnxopt.bundling import Bundle
+    from onnxopt.cli.pages.optimize_page import optimize_page
+    from onnxopt.cli.pages.parts import regions_of, write_page
+    from onnxopt.core.report import Report
+
+    if len(results) != 1:
+        raise InvalidInputError("--html is for one model; this folder has several")
+    (result,) = results.values()
+    report: object = result
+    output = getattr(result, "output", "")
+    if isinstance(result, Bundle):
+        report, output = result.report, str(result.folder / result.manifest.model)
+    assert isinstance(report, Report)
+    write_page(optimize_page(report, regions_of(output)), html)
 
 
 def _to_bundle(

@@ -55,6 +55,16 @@ def external_data_option(function: F) -> F:
     )(function)
 
 
+def html_option(function: F) -> F:
+    """`--html FILE`: the report as a page."""
+    return click.option(
+        "--html",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Write the report as one page of HTML that needs nothing but itself.",
+    )(function)
+
+
 def target_option(function: F) -> F:
     """`--target`: what a result is made for."""
     return click.option(

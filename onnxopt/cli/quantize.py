@@ -10,6 +10,7 @@ import click
 from onnxopt.cli.options import (
     beside,
     external_data_option,
+    html_option,
     input_shape_option,
     output_option,
     output_options,
@@ -157,12 +158,14 @@ _TYPES = click.Choice(["int8", "uint8", "int16", "uint16"])
 @external_data_option
 @weight_only_options
 @input_shape_option
+@html_option
 @output_options
 def command(
     model: Path,
     output: Path | None,
     input_shapes: tuple[str, ...],
     max_memory: int,
+    html: Path | None,
     as_json: bool,
     verbose: bool,
     quiet: bool,
@@ -182,6 +185,7 @@ def command(
             given,
             options,
             max_memory=max_memory << 20,
+            html=html,
             as_json=as_json,
             verbose=verbose,
             quiet=quiet,
@@ -199,4 +203,9 @@ def command(
             observers=observers,
             **options,
         )
+    if html is not None:
+        from onnxopt.cli.pages.parts import regions_of, write_page
+        from onnxopt.cli.pages.quantize_page import quantize_page
+
+        write_page(quantize_page(result.report, regions_of(result.report.output)), html)
     show(result.report, as_json=as_json, verbose=verbose, quiet=quiet)

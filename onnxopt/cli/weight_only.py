@@ -86,6 +86,7 @@ def run_weight_only(
     options: dict[str, Any],
     *,
     max_memory: int,
+    html: Path | None,
     as_json: bool,
     verbose: bool,
     quiet: bool,
@@ -116,6 +117,11 @@ def run_weight_only(
             **given,
             **{name: options[name] for name in _SHARED if options[name] is not None},
         )
+    if html is not None:
+        from onnxopt.cli.pages.parts import regions_of, write_page
+        from onnxopt.cli.pages.quantize_page import weights_page
+
+        write_page(weights_page(result.report, regions_of(result.report.output)), html)
     show(result.report, as_json=as_json, verbose=verbose, quiet=quiet)
 
 

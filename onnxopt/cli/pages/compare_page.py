@@ -66,6 +66,6 @@ def compare_page(result: ComparisonResult, names: tuple[str, str]) -> str:
     parts += ["<h2>Verdict</h2>", table(("output", "tolerance", "verdict"), limits)]
     if result.scores:
         scores = [(s.metric, s.first, s.second, s.difference) for s in result.scores]
-        header = ("metric", names[0], names[1], "difference")
-        parts += ["<h2>Against labels</h2>", table(header, scores)]
+        columns = ("metric", names[0], names[1], "difference")
+        parts += ["<h2>Against labels</h2>", table(columns, scores)]
     return page(title, title, [*parts, *notes(result.notes)], STYLE)

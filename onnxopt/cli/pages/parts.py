@@ -8,7 +8,8 @@ from html import escape
 from pathlib import Path
 
 from onnxopt.core.errors import SaveError
-from onnxopt.graph.precision_regions import Region
+from onnxopt.graph.loading import load_model
+from onnxopt.graph.precision_regions import Region, precision_regions
 
 STYLE = """
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .92em; }
@@ -144,6 +145,11 @@ def notes(lines: Sequence[str]) -> list[str]:
 def megabytes(count: int) -> str:
     """Bytes for people."""
     return f"{count / 1e6:,.2f} MB"
+
+
+def regions_of(path: str) -> list[Region]:
+    """The regions of a model that was written; none if nothing was."""
+    return precision_regions(load_model(path).graph) if path else []
 
 
 def write_page(text: str, path: Path) -> None:
