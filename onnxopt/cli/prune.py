@@ -136,7 +136,7 @@ _SHARE = click.FloatRange(0, 1, min_open=True)
 @click.option("--target", metavar="TARGET", help="Where the result will run, as for optimize.")
 @click.option("--external-data/--no-external-data", default=None, help="As for optimize.")
 @click.option(
-    "--report",
+    "--html",
     "plot",
     type=click.Path(path_type=Path),
     metavar="FILE",

@@ -188,7 +188,7 @@ def test_command_writes_model_report_and_plot(tmp_path: Path) -> None:
     save_model(model, tmp_path / "m.onnx")
     np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).standard_normal((64, 8), np.float32))
     arguments = ["prune", str(tmp_path / "m.onnx"), "--target-size", "0.6", "--calibration"]
-    arguments += [str(tmp_path / "x.npz"), "--report", str(tmp_path / "page.html")]
+    arguments += [str(tmp_path / "x.npz"), "--html", str(tmp_path / "page.html")]
     done = CliRunner().invoke(cli, [*arguments, "--json"])
     assert done.exit_code == 0, done.output
     report = json.loads(done.output)
