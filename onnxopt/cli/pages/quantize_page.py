@@ -76,11 +76,11 @@ def _nodes(report: QuantizationReport) -> list[str]:
     counts = Counter((entry.op_type, entry.state) for entry in report.nodes)
     rows = [(op_type, count, state) for (op_type, state), count in counts.most_common()]
     parts = ["<h2>Nodes</h2>", table(("operator", "nodes", "state"), rows)]
-    measured = [entry for entry in report.nodes if entry.error]
-    measured.sort(key=lambda entry: -(entry.error or 0.0))
+    measured = [entry for entry in report.nodes if entry.share]
+    measured.sort(key=lambda entry: -(entry.share or 0.0))
     if measured:
-        chart = [(e.name, e.error or 0.0, f"{e.error:.2%}") for e in measured[:_SHOWN]]
-        caption = "error of the output if this node alone is quantized"
+        chart = [(e.name, e.share or 0.0, f"{e.share:.2%}") for e in measured[:_SHOWN]]
+        caption = "share of the budget of error if this node alone is quantized"
         parts += ["<h2>Most sensitive nodes</h2>", bars(chart, caption, logarithmic=True)]
     return parts
 
