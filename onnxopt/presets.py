@@ -115,8 +115,8 @@ def _runtime_fusions(provider: Provider) -> Iterator[AnyPass]:
         yield f.FuseRMSNorm(operators=operators)
     if pays("EmbedLayerNormalization", provider):
         yield f.FuseEmbeddings()
-    if pays("SkipLayerNormalization", provider):
-        yield f.FuseSkipNormalization()
+    if operators := paying(provider, "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"):
+        yield f.FuseSkipNormalization(operators=operators)
 
 
 def _prepared() -> tuple[AnyPass | Repeat, ...]:

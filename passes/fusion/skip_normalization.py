@@ -36,35 +36,53 @@ from onnxopt.passes.cleanup.single_node import (
     producer_of,
     refuse,
 )
-from onnxopt.passes.fusion.runtime_operators import DOMAIN, FLOATS, is_constant_vector
+from onnxopt.passes.fusion.runtime_operators import (
+    DOMAIN,
+    FLOATS,
+    check_operators,
+    is_constant_vector,
+)
 
 _FUSED = {
     "LayerNormalization": "SkipLayerNormalization",
     "RMSNormalization": "SkipSimplifiedLayerNormalization",
     "SimplifiedLayerNormalization": "SkipSimplifiedLayerNormalization",
 }
+_OPERATORS = ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization")
+_SUMS = ("Add", "Sum")
 _SUM = 3  # the output that is the sum
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FuseSkipNormalization(RewritePass):
-    """Fuses residual sums into the normalizations behind them, as ONNX Runtime's Skip operators."""
+    """Fuses residual sums into the normalizations behind them, as ONNX Runtime's Skip operators.
+
+    Attributes:
+        operators: The fused operators that may be used.
+    """
 
     name: ClassVar[str] = "fuse-skip-normalization"
+    operators: tuple[str, ...] = _OPERATORS
+
+    def __post_init__(self) -> None:
+        """Checks the names of the operators."""
+        check_operators(self.name, self.operators, _OPERATORS)
 
     def rules(self) -> Sequence[RewriteRule]:
         """At the sum if others read it too, else at the normalization."""
+        norms = [norm for norm, fused in _FUSED.items() if fused in self.operators]
         return [
-            *(_SharedSum.rule(op_type, f"skip-of-shared-{op_type.lower()}") for op_type in _SUMS),
-            *(_Normalized.rule(op_type, f"skip-{op_type.lower()}") for op_type in _FUSED),
+            *(_SharedSum.rule(sum_, f"skip-of-shared-{sum_.lower()}", norms) for sum_ in _SUMS),
+            *(_Normalized.rule(norm, f"skip-{norm.lower()}") for norm in norms),
         ]
-
-
-_SUMS = ("Add", "Sum")
 
 
 class _SharedSum(NodeRule):
     """A sum that others than the normalization read becomes an output of the fused operator."""
+
+    def __init__(self, op_type: str, name: str, norms: Sequence[str]) -> None:
+        super().__init__(op_type, name)
+        self._norms = norms
 
     def check(self, context: Any, root: ir.Value) -> MatchResult:
         """Looks for the normalization among the users in the same graph."""
@@ -72,7 +90,9 @@ class _SharedSum(NodeRule):
         if only_user(root) or not _is_residual(node):
             return no_match()
         for norm in root.consumers():
-            if norm.graph is node.graph and norm.inputs[0] is root and _fits(norm, root):
+            if norm.op_type not in self._norms or norm.graph is not node.graph:
+                continue
+            if norm.inputs[0] is root and _fits(norm, root):
                 if not _has_constant_vectors(norm):
                     return refuse("the scale or the bias is computed", norm)
                 return found(norm=norm)

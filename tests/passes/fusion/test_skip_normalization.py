@@ -7,6 +7,7 @@ import onnx_ir as ir
 import pytest
 from helpers.rewriting import assert_refuses, assert_rewrites, parse_model
 
+from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.inference import infer_model
 from onnxopt.passes.fusion.skip_normalization import FuseSkipNormalization
 
@@ -116,6 +117,17 @@ def test_nothing_changes_when_it_does_not_apply(body: str, shape: str) -> None:
     result = FuseSkipNormalization()(model)
     assert not result.modified
     assert not result.refusals
+
+
+@pytest.mark.parametrize("tail", ["", " r = Relu(s)"])
+def test_normalization_stays_when_its_operator_is_not_to_be_used(tail: str) -> None:
+    pass_ = FuseSkipNormalization(operators=("SkipSimplifiedLayerNormalization",))
+    assert not pass_(model_of(f"s = Add(x, z){tail} y = LayerNormalization(s, g)")).modified
+
+
+def test_unknown_operators_are_refused_by_name() -> None:
+    with pytest.raises(InvalidInputError, match="'Skip' is none of SkipLayerNormalization"):
+        FuseSkipNormalization(operators=("Skip",))
 
 
 @pytest.mark.parametrize("other", ["Relu(x)", "Relu(s)"])
