@@ -50,9 +50,9 @@ def passes_page() -> str:
     """Every pass: the docstrings of its class and of its module."""
     parts = [
         "# Passes",
-        "Generated from the passes' docstrings. Options follow a name in braces, as",
+        "Generated from the passes' docstrings. Options follow a name in braces, as in "
+        "`fold-constants{max-growth=0}`.",
     ]
-    parts[-1] += " `fold-constants{max-growth=0}`."
     for cls in sorted(PASSES, key=lambda one: one.name):
         module = inspect.getdoc(sys.modules[cls.__module__]) or ""
         parts += [f"## {cls.name}", f"```text\n{inspect.getdoc(cls)}\n\n{module}\n```"]
