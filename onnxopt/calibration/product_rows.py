@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from onnxopt.calibration.collecting import DEFAULT_MEMORY
 from onnxopt.calibration.data import CalibrationData
 from onnxopt.calibration.runs import largest_sample, run_samples
-from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.products import Product
 from onnxopt.runtime.probing import Probe, chunks
 
@@ -25,31 +24,32 @@ _FLOAT = 4
 
 
 def product_rows(
-    model_probe: Probe,
+    probe: Probe,
     products: Sequence[Product],
     data: CalibrationData,
     samples: Sequence[int],
     *,
     max_memory: int = DEFAULT_MEMORY,
 ) -> Iterator[tuple[Product, NDArray[np.float32]]]:
-    """Runs the model over the data and yields the rows of its products, [groups, rows, K].
+    """Runs a model over data and yields the rows of its products, [groups, rows, K].
 
-    Products whose input the main graph does not compute, or which saw no row, are left out.
+    Products are left out whose input the main graph does not compute, is ever NaN or infinite, or
+    has no rows.
 
     Args:
-        model_probe: The float model.
+        probe: The float model.
         products: Nodes of its main graph.
         data: What to run on.
         samples: Indexes of the input sets to use.
         max_memory: Bytes for rows and values, beyond the model itself.
 
     Raises:
-        InvalidInputError: The model does not run on the data, or a value is not finite on it.
+        InvalidInputError: The model does not run on the data.
     """
-    fed = {value.name for value in model_probe.model.graph.inputs}
-    known = [p for p in products if p.data.name in model_probe.values or p.data.name in fed]
+    fed = {value.name for value in probe.model.graph.inputs}
+    known = [p for p in products if p.data.name in probe.values or p.data.name in fed]
     computed = {p.data.name or "" for p in known} - fed
-    sizes = model_probe.sizes(list(computed), data[largest_sample(data, samples)].feeds)
+    sizes = probe.sizes(list(computed), data[largest_sample(data, samples)].feeds)
     by_name = {str(index): one for index, one in enumerate(known)}
     needs = {
         key: _FLOAT * _wanted(one) * one.groups * one.length + 2 * sizes.get(one.data.name or "", 0)
@@ -59,18 +59,16 @@ def product_rows(
         found: dict[str, list[NDArray[np.float32]]] = {key: [] for key in part}
         names = {by_name[key].data.name or "" for key in part}
         rng = np.random.default_rng(0)
-        for index, one, values in run_samples(model_probe, sorted(names - fed), data, samples):
-            for key in part:
+        for _, _, values in run_samples(probe, sorted(names - fed), data, samples):
+            for key in list(found):
                 product = by_name[key]
                 array = np.asarray(values[product.data.name or ""], np.float32)
                 rows = product.rows(array, -(-_wanted(product) // len(samples)), rng)
-                if not np.isfinite(rows).all():
-                    raise InvalidInputError(
-                        f"value {product.data.name!r} is NaN or infinite on calibration sample "
-                        f"{index} ({one.description})"
-                    )
-                found[key].append(rows)
-        for key in part:
+                if np.isfinite(rows).all():
+                    found[key].append(rows)
+                else:
+                    del found[key]
+        for key in list(found):
             rows = np.concatenate(found.pop(key), axis=1)
             if rows.shape[1]:
                 yield by_name[key], rows

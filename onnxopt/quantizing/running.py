@@ -216,8 +216,8 @@ class _Job:
         report.notes += notes
         if self._data.synthesized:
             report.notes.append(
-                "no data given: error and speed were measured on synthesized inputs; give real "
-                "ones (--calibration DATA)"
+                "no data given: error and speed were measured on synthesized inputs, and accuracy "
+                "was not repaired; give real ones (--calibration DATA)"
             )
         if not found:
             report.notes.append("there is nothing that can be quantized")
