@@ -12,6 +12,7 @@ import pytest
 
 import onnxopt
 from onnxopt.core.errors import InvalidInputError
+from onnxopt.export import dynamo
 from onnxopt.export.configurations import check_configuration
 
 transformers = pytest.importorskip("transformers")
@@ -119,3 +120,23 @@ def test_output_may_be_a_folder_inside_the_source(folder: Path) -> None:
     assert (folder / "onnx" / "model.onnx").is_file()
     shutil.rmtree(folder / "onnx")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_dynamo_takes_eager_attention_where_fused_attention_cannot_be_decomposed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for T5 under transformers 5."""
+    source = save("ViT", tmp_path / "model")
+    tried = []
+
+    def capture(part: Any) -> Any:
+        tried.append(part.module.model.config._attn_implementation)
+        if tried[-1] == "sdpa":
+            raise ValueError("Cannot view a tensor with shape [2, 3] and strides (1, 2)")
+        return original(part)
+
+    original = dynamo._capture
+    monkeypatch.setattr(dynamo, "_capture", capture)
+    result = onnxopt.export(source, tmp_path / "out", exporter="dynamo")
+    assert tried == ["sdpa", "eager"]
+    assert result.files[0].largest_error < 1e-5
