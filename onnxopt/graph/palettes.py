@@ -24,8 +24,9 @@ _ITERATIONS = 60
 def find_palette(tensor: ir.TensorProtocol, count: int) -> Values:
     """The values, ascending, that stand for all weights with about the least squared error.
 
-    Of a larger tensor an evenly spaced sample of two million weights is looked at. Zero, where
-    weights are zero, stays zero, so that what was pruned stays pruned.
+    Of a larger tensor an evenly spaced sample of two million weights is looked at, and what is
+    largest and smallest. Zero, where weights are zero, stays zero, so that what was pruned stays
+    pruned.
 
     Args:
         tensor: Weights of any shape.
@@ -44,7 +45,7 @@ def find_palette(tensor: ir.TensorProtocol, count: int) -> Values:
                 "or exclude it"
             )
         zeros += int(np.count_nonzero(weights == 0))
-        parts.append(weights[::step])
+        parts += [weights[::step], weights[[weights.argmin(), weights.argmax()]]]
     ordered = np.sort(np.concatenate(parts))
     apart = np.unique(ordered)
     palette = apart if len(apart) <= count else _cluster(ordered, apart, count)
