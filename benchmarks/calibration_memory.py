@@ -112,7 +112,12 @@ def collect_theirs(source: str, samples: int, method: str) -> None:
             return next(self._feeds, None)
 
     chosen = CalibrationMethod[method]
-    calibrator = create_calibrator(Path(source), ["MatMul"], calibrate_method=chosen)
+    calibrator = create_calibrator(
+        Path(source),
+        ["MatMul"],
+        augmented_model_path=f"{source}.augmented.onnx",  # by default in the current folder
+        calibrate_method=chosen,
+    )
     calibrator.collect_data(Reader())
     print(method, len(calibrator.compute_data().data))
 
