@@ -1,6 +1,6 @@
 """A sentence encoder in 8 bits: its embeddings and its ranking of sentence pairs.
 
-    python benchmarks/int8_sentences.py MODEL_FOLDER STSB_FOLDER [--pairs 300]
+    python benchmarks/int8_sentences.py MODEL_FOLDER STSB_FOLDER [--pairs 300] [--budget 180]
 
 MODEL_FOLDER is a Hugging Face folder of a sentence encoder with mean pooling (all-MiniLM-L6-v2),
 STSB_FOLDER holds sts-dev.csv and sts-test.csv of the STS benchmark. The export is quantized with
@@ -84,6 +84,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("stsb", type=Path)
     parser.add_argument("--pairs", type=int, default=300)
+    parser.add_argument("--budget", type=float, default=180.0)
     arguments = parser.parse_args()
     first, second, scores = pairs_of(arguments.stsb / "sts-test.csv")
     keep = np.linspace(0, len(first) - 1, min(arguments.pairs, len(first))).astype(int)
@@ -101,7 +102,9 @@ def main() -> None:
         made: dict[str, Path] = {}
         for mode in ("auto", "static"):
             target = Path(work, f"{mode}.onnx")
-            found = onnxopt.quantize(source, target, calibration=data, mode=mode)
+            found = onnxopt.quantize(
+                source, target, calibration=data, mode=mode, budget=arguments.budget
+            )
             made[f"onnxopt {mode}: {found.report.chosen}"] = target
         for setting in ("ort-dynamic", "ort-static"):
             target = Path(work, f"{setting}.onnx")

@@ -105,6 +105,9 @@ def open_data(
     """
     inputs = {v.name or "": v for v in model.graph.inputs if not v.is_initializer()}
     if data is None:
+        given = "preprocess" if preprocess is not None else "tokenizer"
+        if preprocess is not None or tokenizer is not None:
+            raise InvalidInputError(f"--{given} is for --calibration DATA, which is not given")
         plan = plan_inputs(model, input_shapes=input_shapes)
         return CalibrationData(plan, synthesized=True)
     sets = _read(data, inputs, preprocess, None if tokenizer is None else Path(tokenizer))

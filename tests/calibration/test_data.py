@@ -157,3 +157,9 @@ def test_text_without_a_tokenizer_or_text_is_refused(tokenizer: Path) -> None:
 def test_bad_preprocessing_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError, match="--preprocess"):
         parse_preprocessing(text)
+
+
+@pytest.mark.parametrize("option", ["preprocess", "tokenizer"])
+def test_options_for_data_need_data(option: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"--{option} is for --calibration"):
+        open_data(None, image_model(), **{option: "x"})  # type: ignore[arg-type]
