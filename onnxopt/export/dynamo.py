@@ -55,6 +55,7 @@ class DynamoExporter:
                 # Ours is to rewrite, and folding would copy weights.
                 optimize=False,
                 verbose=False,
+                custom_translation_table=_translations(),
             )
         assert converted is not None
         model: ir.Model = converted.model
@@ -97,6 +98,17 @@ def _eager_attention(model: Any) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation("sdpa")
+
+
+def _translations() -> dict[Any, Any]:
+    """Operators that PyTorch's own table lacks: integer products of torchao's linear layers."""
+    import torch
+    from onnxscript import opset18
+
+    def int_mm(first: Any, second: Any) -> Any:
+        return opset18.MatMulInteger(first, second)
+
+    return {torch.ops.aten._int_mm.default: int_mm}
 
 
 def _root(error: BaseException) -> BaseException:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from onnxopt.core.errors import InvalidInputError
+from onnxopt.export.fake_quantize import converted
 from onnxopt.export.filling import like_example
 from onnxopt.export.parts import Case, Input, Part, Tensor
 from onnxopt.export.sources import Loaded
@@ -26,11 +27,12 @@ def load_function(source: str) -> Loaded:
     function = find_function(source)
     with user_code(f"{source}: failed"):
         made = function()
-    return Loaded([module_part(source, made)])
+    part, notes = module_part(source, made)
+    return Loaded([part], notes=tuple(notes))
 
 
-def module_part(source: str, made: Any) -> Part:
-    """The part of what a function returned.
+def module_part(source: str, made: Any) -> tuple[Part, list[str]]:
+    """The part of what a function returned, and what the user should know about it.
 
     Raises:
         InvalidInputError: It is not a module with example inputs.
@@ -60,7 +62,8 @@ def module_part(source: str, made: Any) -> Part:
         for name, one in examples.items()
     )
     _evaluating(module)
-    return wrapped(module, inputs, by_name, sizes, guessed=len(made) == 2)
+    module, notes = converted(source, module)
+    return wrapped(module, inputs, by_name, sizes, guessed=len(made) == 2), notes
 
 
 def _evaluating(module: Any) -> None:

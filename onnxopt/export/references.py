@@ -205,8 +205,14 @@ def worst(runs: Sequence[Reference], results: Sequence[Arrays]) -> dict[str, Dif
 def _moved_weights(module: Any) -> Iterator[None]:
     """Weights one unit in the last place larger, inside the block."""
     import torch
+    from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-    weights = [w for w in module.parameters() if w.dtype.is_floating_point]
+    # Quantized weights of torchao say that they are float, and are none.
+    weights = [
+        w
+        for w in module.parameters()
+        if w.dtype.is_floating_point and not is_traceable_wrapper_subclass(w)
+    ]
 
     def move(limit: float) -> None:
         with torch.no_grad():
