@@ -35,7 +35,7 @@ def train_and_export(
 
     torch.manual_seed(0)
     module = create()
-    _train(module, epochs)
+    train(module, epochs)
     exporter.export(module.eval(), INPUTS, {"logits": ("batch", 10)}, path)
     model = ir.load(path)
     for node in model.graph:
@@ -55,15 +55,22 @@ def accuracy(path: Path) -> float:
     return float((np.asarray(logits).argmax(axis=1) == digits().test_labels).mean())
 
 
-def _train(module: nn.Module, epochs: int) -> None:
+def train(module: nn.Module, epochs: int, rate: float = 4e-3) -> None:
+    """Trains a classifier on the training digits; it is left in training mode.
+
+    Args:
+        module: Changed in place.
+        epochs: Passes over the images.
+        rate: Largest learning rate, of a schedule that rises to it and falls to zero.
+    """
     import torch
     from torch.nn import functional
 
     images = torch.from_numpy(digits().train_images)
     labels = torch.from_numpy(digits().train_labels)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=2e-3, weight_decay=0.02)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=0.02)
     batches = -(-len(images) // 64)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, epochs * batches)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, epochs * batches)
     module.train()
     for _ in range(epochs):
         for rows in torch.randperm(len(images)).split(64):
