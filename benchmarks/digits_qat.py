@@ -3,13 +3,13 @@
     python benchmarks/digits_qat.py [--epochs 60] [--bits 8 4 3]
 
 The network of models/digits_cnn.py is trained on scikit-learn's digits. PTQ is torchao's
-`prepare_pt2e`, calibrated on training images; QAT is `prepare_qat_pt2e`, trained for a third as many
-epochs more, from the float weights. Activations have 8 bits, weights as many as --bits says: with 8
-there is little for training to repair. Every model is saved as a `torch.export` program, and goes
-through `onnxopt export FILE.pt2 --optimize`. A row says what the held-out images say: accuracy in
-PyTorch and in ONNX Runtime, images whose class differs, and the RMS error between both relative to
-the outputs; then how many layers ONNX Runtime runs on integers, by its profile, and speed beside the
-float model at a batch of 64 on one thread.
+`prepare_pt2e`, calibrated on training images; QAT is `prepare_qat_pt2e`, trained for a third as
+many epochs more, from the float weights. Activations have 8 bits, weights as many as --bits says:
+with 8 there is little for training to repair. Every model is saved as a `torch.export` program, and
+goes through `onnxopt export FILE.pt2 --optimize`. A row says what the held-out images say: accuracy
+in PyTorch and in ONNX Runtime, images whose class differs, and the RMS error between both relative
+to the outputs; then how many layers ONNX Runtime runs on integers, by its profile, and speed beside
+the float model at a batch of 64 on one thread.
 """
 
 from __future__ import annotations
