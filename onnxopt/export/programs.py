@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -32,6 +33,7 @@ def load_program(source: str) -> Loaded:
     import torch
 
     _refuse_objects(source)
+    _register_operators()
     try:
         with _tensors_only():
             program = torch.export.load(source)
@@ -94,6 +96,13 @@ def _refuse_objects(source: str) -> None:
                 f"{source} holds pickled objects ({name}), which can run code when they are read; "
                 "save it without them"
             )
+
+
+def _register_operators() -> None:
+    """Makes the operators of quantized programs known, which importing their makers does."""
+    for module in ("torch.ao.quantization.fx._decomposed", "torchao"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
 
 
 @contextlib.contextmanager
