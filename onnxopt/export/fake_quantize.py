@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 from onnxopt.core.errors import InvalidInputError
-from onnxopt.runtime.user_functions import USER_ERRORS
+from onnxopt.runtime.user_functions import user_code
 
 
 def converted(source: str, module: Any) -> tuple[Any, list[str]]:
@@ -46,21 +46,17 @@ def _convert(source: str, module: Any) -> Any:
             f"{source}: it has FakeQuantize modules, but was not made by prepare_qat: export what "
             "is deployed of it, a module without them"
         )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that torch.ao.quantization is deprecated
-            if is_traced:
-                from torch.ao.quantization.quantize_fx import convert_fx
+    with (
+        user_code(f"{source}: it has FakeQuantize modules, and {name} fails"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # that torch.ao.quantization is deprecated
+        if is_traced:
+            from torch.ao.quantization.quantize_fx import convert_fx
 
-                result = convert_fx(module)
-            else:
-                result = torch.ao.quantization.convert(module)
-    except USER_ERRORS as error:
-        line = " ".join(str(error).split())[:200]
-        raise InvalidInputError(
-            f"{source}: it has FakeQuantize modules, and {name} fails: {type(error).__name__}: "
-            f"{line}"
-        ) from error
+            result = convert_fx(module)
+        else:
+            result = torch.ao.quantization.convert(module)
     left = _fake_quantizers(result)
     if left:
         raise InvalidInputError(
