@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import json
 import tempfile
 from pathlib import Path
 
@@ -54,20 +55,14 @@ def rows(
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--families", nargs="*", default=[family.name for family in FAMILIES])
-    parser.add_argument("--write", type=Path, help="replace the table in this page")
-    arguments = parser.parse_args()
-    families = [family for family in FAMILIES if family.name in arguments.families]
-    exports = {one.name: sorted(arguments.folder.glob(f"{one.name}.*.onnx")) for one in families}
+def measure(families: list[Family], folder: Path) -> dict[str, list[str]]:
+    """The lines of several families."""
+    exports = {one.name: sorted(folder.glob(f"{one.name}.*.onnx")) for one in families}
     jobs = [
         Job(path, one.ort_type, HEADS, WIDTHS.get(one.name, WIDTHS[""]))
         for one in families
         for path in exports[one.name]
     ]
-    lines = [f"| family | exports | expected | {' | '.join(_TITLES)} |", "|---" * 6 + "|"]
     with tempfile.TemporaryDirectory() as work:
         results: dict[str, dict[Path, Path | str]] = {}
         for tool in TOOLS:
@@ -78,8 +73,22 @@ def main() -> None:
                 else Path(work, tool, job.path.name)
                 for job in jobs
             }
-        for family in families:
-            lines += rows(family, exports[family.name], results)
+        return {one.name: rows(one, exports[one.name], results) for one in families}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--families", nargs="*", default=[family.name for family in FAMILIES])
+    parser.add_argument("--write", type=Path, help="replace the table in this page")
+    arguments = parser.parse_args()
+    kept = arguments.folder / "counts.json"  # of the families that were measured before
+    known: dict[str, list[str]] = json.loads(kept.read_text()) if kept.exists() else {}
+    chosen = [family for family in FAMILIES if family.name in arguments.families]
+    known |= measure(chosen, arguments.folder)
+    kept.write_text(json.dumps(known, indent=1))
+    lines = [f"| family | exports | expected | {' | '.join(_TITLES)} |", "|---" * 6 + "|"]
+    lines += [line for family in FAMILIES for line in known.get(family.name, [])]
     packages = ("onnxruntime", "onnxscript", "torch", "transformers")
     lines += [
         "",
@@ -90,7 +99,7 @@ def main() -> None:
         page = arguments.write.read_text(encoding="utf-8")
         before, begin, rest = page.partition("<!-- fusion-counts -->")
         _, end, after = rest.partition("<!-- /fusion-counts -->")
-        table = "\n".join(["", *lines, ""])
+        table = "\n".join(["", "", *lines, ""])
         arguments.write.write_text(f"{before}{begin}{table}{end}{after}", encoding="utf-8")
 
 
