@@ -65,9 +65,9 @@ def make(tool: str, name: str, source: Path, target: Path) -> str:
     """Writes what a tool makes of a model; why it does not, or ""."""
     if tool in ("ort_fusions", "ort_transformers"):
         known = [TRANSFORMERS[key] for key in TRANSFORMERS if name.startswith(key)]
-        if not known:
+        if tool == "ort_transformers" and not known:
             return "no transformer"
-        model_type, heads, width = known[0]
+        model_type, heads, width = known[0] if known else ("", 0, 0)
         job = Job(source, model_type, heads, width)
         return run_fusion_tool(tool, [job], target.parent).get(source, "")
     command = next(one for one in TOOLS if one.name == tool).shell(source, target)
