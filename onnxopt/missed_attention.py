@@ -17,7 +17,19 @@ from onnxopt.graph.values import constant, int_attribute, rank
 
 _PRODUCTS = ("MatMul", "Einsum", "Gemm")
 # What attention may have between its products; anything else is where it ends.
-_BEFORE = ("Add", "Sub", "Mul", "Div", "Where", "Identity", "Cast", "Dropout", "Tanh", "Reshape")
+_BEFORE = (
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Where",
+    "Identity",
+    "Cast",
+    "Dropout",
+    "Tanh",
+    "Reshape",
+    "Transpose",
+)
 _AFTER = ("Identity", "Cast", "Dropout", "Where")
 _MOST_STEPS = 8
 
