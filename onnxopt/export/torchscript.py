@@ -76,7 +76,8 @@ def _shapes_without_weights() -> Iterator[None]:
     original = getattr(_C, name)
 
     def infer(graph: Any, weights: dict[str, Any], opset: int) -> None:
-        small = {key: one for key, one in weights.items() if one.nbytes <= _MOST_BYTES}
+        # The packed weights of quantized modules are tuples.
+        small = {k: w for k, w in weights.items() if getattr(w, "nbytes", 0) <= _MOST_BYTES}
         original(graph, small, opset)
 
     setattr(_C, name, infer)
