@@ -56,6 +56,12 @@ def dims(value: ir.Value | None) -> tuple[int | str | None, ...] | None:
     return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
 
 
+def size_at(value: ir.Value | None, axis: int) -> int | str | None:
+    """A dimension; None where it is unknown, or where a broken model has no such axis."""
+    shape = dims(value)
+    return None if shape is None or not -len(shape) <= axis < len(shape) else shape[axis]
+
+
 def static_dims(value: ir.Value | None) -> tuple[int, ...] | None:
     """The shape if every dimension is a known integer, else None."""
     shape = dims(value)

@@ -39,6 +39,7 @@ from onnxopt.graph.values import (
     ints_attribute,
     is_uniform,
     same_shape,
+    size_at,
     static_dims,
 )
 from onnxopt.passes.cleanup.single_node import Source, bypass_rules, has_input, ints_parameter
@@ -101,9 +102,8 @@ def _slice(node: ir.Node, version: int) -> ir.Value | None:
     axes = ints_parameter(node, "axes", 3)
     if starts is None or ends is None or axes is None:
         return None
-    shape = dims(x)
     for axis, start, end in zip(axes or range(len(starts)), starts, ends, strict=True):
-        size = None if shape is None else shape[axis]
+        size = size_at(x, axis)
         if isinstance(size, int):
             whole = (start == 0 or start <= -size) and end >= size
         else:
@@ -120,14 +120,10 @@ def _pad(node: ir.Node, version: int) -> ir.Value | None:
 
 
 def _gather(node: ir.Node, version: int) -> ir.Value | None:
-    x, shape = node.inputs[0], dims(node.inputs[0])
-    positions = constant(node.inputs[1])
-    if shape is None or positions is None or positions.ndim != 1:
+    x, positions = node.inputs[0], constant(node.inputs[1])
+    if positions is None or positions.ndim != 1:
         return None
-    axis = int_attribute(node, "axis", 0)
-    if not -len(shape) <= axis < len(shape):
-        return None
-    size = shape[axis]
+    size = size_at(x, int_attribute(node, "axis", 0))
     in_order = positions.size == size and np.array_equal(positions, np.arange(positions.size))
     return x if in_order else None
 
@@ -177,9 +173,9 @@ def _reduce(node: ir.Node, version: int) -> ir.Value | None:
         return None
     if not axes and int_attribute(node, "noop_with_empty_axes", 0) == 1:
         return x
-    if shape is None or any(not -len(shape) <= axis < len(shape) for axis in axes):
+    if shape is None:
         return None
-    reduced = [shape[axis] for axis in axes] if axes else list(shape)
+    reduced = [size_at(x, axis) for axis in axes] if axes else list(shape)
     return x if all(size == 1 for size in reduced) else None
 
 

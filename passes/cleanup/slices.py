@@ -25,7 +25,7 @@ import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult, RewriteRule
 
 from onnxopt.core.passes import RewritePass
-from onnxopt.graph.values import dims, int_attribute, opset_version, rank
+from onnxopt.graph.values import int_attribute, opset_version, rank, size_at
 from onnxopt.passes.cleanup.single_node import (
     Bypass,
     NodeRule,
@@ -111,12 +111,11 @@ def _merged(first: ir.Node, second: ir.Node) -> dict[int, Bounds] | str | None:
     merged, outer = slice_bounds(first), slice_bounds(second)
     if merged is None or outer is None:
         return None
-    shape = dims(first.inputs[0])
     for axis, bounds in outer.items():
         if axis not in merged:
             merged[axis] = bounds
             continue
-        both = _composed(merged[axis], bounds, None if shape is None else shape[axis])
+        both = _composed(merged[axis], bounds, size_at(first.inputs[0], axis))
         if both is None:
             return "the bounds depend on an unknown size or have steps"
         merged[axis] = both
@@ -194,13 +193,13 @@ def _keeps(inner: ir.Node, user: ir.Node) -> bool:
 def _part_of_concat(node: ir.Node, version: int) -> ir.Value | None:
     concat = producer_of(node.inputs[0], "Concat")
     size = rank(node.inputs[0])
-    if concat is None or size is None:
+    if concat is None or not size:
         return None
     bounds = slice_bounds(node)
     axis = int_attribute(concat, "axis", 1) % size
     if bounds is None or list(bounds) != [axis] or bounds[axis].step != 1:
         return None
-    sizes = [None if (shape := dims(part)) is None else shape[axis] for part in concat.inputs]
+    sizes = [size_at(part, axis) for part in concat.inputs]
     start, end = bounds[axis].start, bounds[axis].end
     if all(isinstance(item, int) for item in sizes):
         whole = bounds[axis].resolved(sum(item for item in sizes if isinstance(item, int)))
