@@ -29,7 +29,7 @@ from onnxopt.pruning.options import GOALS, PruneOptions, Vocabulary
 from onnxopt.pruning.planning import Planner
 from onnxopt.pruning.repairing import repair
 from onnxopt.pruning.report import PruningReport
-from onnxopt.runtime.deviation import Reference
+from onnxopt.runtime.deviation import Deviation, Reference
 from onnxopt.runtime.interleaving import time_interleaved
 from onnxopt.runtime.library import CannotRunError, require_runtime
 from onnxopt.runtime.session import Feeds, open_session
@@ -192,14 +192,15 @@ class _Job:
         report.before = size_of(self._whole, planner.sizes)
         with timed(report.seconds, "measure"):
             report.unrepaired = reference.deviation(candidate.model)
+        pruned, unrepaired = candidate.model, candidate.model.clone()
         self._repair(candidate)
         with timed(report.seconds, "measure"):
-            if report.repairs:
-                report.error = reference.deviation(candidate.model)
-            else:
+            if report.repairs and not self._is_better(reference.deviation(pruned)):
+                pruned = unrepaired
+            elif not report.repairs:
                 report.error, report.unrepaired = report.unrepaired, None
-        result = optimize(candidate.model, passes=after_pruning(options.target), guard="off").model
-        report.after = size_of(candidate.model, planner.sizes)
+        result = optimize(pruned, passes=after_pruning(options.target), guard="off").model
+        report.after = size_of(pruned, planner.sizes)
         with timed(report.seconds, "time"):
             report.speed = measure_speed(
                 self._model,
@@ -214,6 +215,21 @@ class _Job:
             self._judge_latency(1 / report.speed.median)
         result.metadata_props[PRUNED_KEY] = report.goal
         return result
+
+    def _is_better(self, repaired: Deviation) -> bool:
+        """Takes the repaired model's error into the report, unless it is larger than without."""
+        report = self._report
+        assert report.unrepaired is not None
+        if repaired.broken or repaired.rms > report.unrepaired.rms:
+            report.notes.append(
+                f"the repair is undone: error {repaired.rms:.2%} with it, "
+                f"{report.unrepaired.rms:.2%} without, on data that it was not fitted on"
+            )
+            report.repairs = []
+            report.error, report.unrepaired = report.unrepaired, None
+            return False
+        report.error = repaired
+        return True
 
     def _judge_latency(self, share: float) -> None:
         """The last measurement counts, not those of the search."""
