@@ -7,10 +7,10 @@ x86 want uint8 activations and int8 weights. It turns int8 activations around by
 not those that several nodes read (a residual connection), and then the layers on both sides see
 mixed types and run in float32.
 
-Refused: integers that something else than DequantizeLinear reads; with `avoid_saturation` those of
-layers that integer kernels could saturate. Left alone silently: quantized
-constants (weights stay int8), zero points that are computed or left out, integers that are a graph
-output. Subgraphs are rewritten too, functions are not.
+Refused: integers that something else than DequantizeLinear reads; with `avoid_saturation` all of
+them, if integer kernels could saturate in one layer: layers between both types would run in float.
+Left alone silently: quantized constants (weights stay int8), zero points that are computed or left
+out, integers that are a graph output. Subgraphs are rewritten too, functions are not.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class UseUnsignedActivations(Pass):
     """Quantizes activations to uint8 instead of int8, which ONNX Runtime's x86 kernels read.
 
     Attributes:
-        avoid_saturation: Leave activations of layers that could saturate on CPUs without VNNI.
+        avoid_saturation: Leave models with layers that could saturate on CPUs without VNNI.
     """
 
     name: ClassVar[str] = "use-unsigned-activations"
@@ -53,45 +53,45 @@ class UseUnsignedActivations(Pass):
         rewrites: Counter[str] = Counter()
         refusals: list[Refusal] = []
         tensors = QuantizedTensors(Names(model))
-        for graph in all_graphs(model):
-            for node in graph:
-                if not _is_signed_activation(node):
-                    continue
-                integers = node.outputs[0]
-                reason = self._reason(integers)
-                if reason:
-                    refusals.append(Refusal(_RULE, node.name or node.op_type, reason))
-                    continue
-                for user in (node, *integers.consumers()):
-                    zero = user.inputs[2]
-                    assert zero is not None
-                    stored = tensors.store(graph, _shifted(zero), f"{zero.name}_uint8")
-                    user.replace_input_with(2, stored)
-                node.attributes.pop("output_dtype", None)
-                integers.dtype = ir.DataType.UINT8
-                rewrites[_RULE] += 1
+        signed = [node for graph in all_graphs(model) for node in graph if _is_signed(node)]
+        saturating = next(filter(None, map(_saturating, signed)), "") * self.avoid_saturation
+        if saturating:
+            refusals.append(Refusal(_RULE, "", saturating))
+            signed = []
+        for node in signed:
+            integers = node.outputs[0]
+            others = [user for user in integers.consumers() if not _is_dequantize(user)]
+            if others:
+                reason = f"{others[0].op_type} reads the integers"
+                refusals.append(Refusal(_RULE, node.name or node.op_type, reason))
+                continue
+            graph = node.graph
+            assert isinstance(graph, ir.Graph)
+            for user in (node, *integers.consumers()):
+                zero = user.inputs[2]
+                assert zero is not None
+                stored = tensors.store(graph, _shifted(zero), f"{zero.name}_uint8")
+                user.replace_input_with(2, stored)
+            node.attributes.pop("output_dtype", None)
+            integers.dtype = ir.DataType.UINT8
+            rewrites[_RULE] += 1
         if rewrites:
             drop_unused(model)
         return PassResult(model, rewrites, refusals)
 
-    def _reason(self, integers: ir.Value) -> str:
-        """Why integers cannot become unsigned, or ""."""
-        users = integers.consumers()
-        others = [user for user in users if not _is_dequantize(user)]
-        if others:
-            return f"{others[0].op_type} reads the integers"
-        if self.avoid_saturation:
-            for layer in (layer for user in users for layer in user.outputs[0].consumers()):
-                weight = producer_of(layer.inputs[1] if has_input(layer, 1) else None, _DEQUANTIZE)
-                if weight is not None and weight_can_saturate(weight):
-                    return (
-                        f"the weights of {layer.name or layer.op_type} could saturate the 8-bit "
-                        "kernels of this CPU"
-                    )
-        return ""
+
+def _saturating(node: ir.Node) -> str:
+    """Which layer behind a QuantizeLinear could saturate, as a reason; "" if none could."""
+    users = node.outputs[0].consumers()
+    for layer in (layer for user in users for layer in user.outputs[0].consumers()):
+        weight = producer_of(layer.inputs[1] if has_input(layer, 1) else None, _DEQUANTIZE)
+        if weight is not None and weight_can_saturate(weight):
+            name = layer.name or layer.op_type
+            return f"the weights of {name} could saturate the 8-bit kernels of this CPU"
+    return ""
 
 
-def _is_signed_activation(node: ir.Node) -> bool:
+def _is_signed(node: ir.Node) -> bool:
     if node.op_type != "QuantizeLinear" or node.domain or node.outputs[0].is_graph_output():
         return False
     return _has_signed_zero_point(node) and constant(node.inputs[0]) is None
