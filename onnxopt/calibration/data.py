@@ -103,6 +103,8 @@ def open_data(
     Raises:
         InvalidInputError: It cannot be read or does not fit the model.
     """
+    if limit is not None and limit < 1:
+        raise InvalidInputError(f"at least one sample is needed, not {limit}")
     inputs = {v.name or "": v for v in model.graph.inputs if not v.is_initializer()}
     if data is None:
         given = "preprocess" if preprocess is not None else "tokenizer"

@@ -155,7 +155,8 @@ def search(
         guess = low + (high - low) * (0.5 * min(max(slope, 0.0), 1.0) + 0.25)
         middle = min(max(round(guess), low + 1), high - 1)
         found = measure(middle)
-        if abs(found - share) < abs(best.share - share):
+        meets = found <= share * (1 + tolerance)
+        if meets and abs(found - share) < abs(best.share - share):
             best = Found(middle, found, True)
         if abs(found - share) <= tolerance * share:
             break

@@ -20,8 +20,9 @@ from onnxopt.core.errors import InvalidInputError
 from onnxopt.core.walking import subgraphs_of
 from onnxopt.graph.linear_maps import linear_maps
 from onnxopt.graph.values import opset_version
-from onnxopt.recovering.computing import COMPUTING, Node, Operator, UnsupportedFormError
+from onnxopt.recovering.computing import COMPUTING, round_through
 from onnxopt.recovering.moving import MOVING
+from onnxopt.recovering.node import Node, Operator, UnsupportedFormError
 from onnxopt.runtime.library import one_line
 
 _DOMAINS = ("", "com.microsoft")
@@ -54,14 +55,16 @@ class GraphModule(nn.Module):
             )
         trained = _trained(model, train_embeddings=train_embeddings)
         self._names: dict[str, str] = {}
+        self._limits: dict[str, torch.iinfo] = {}  # of the integers that train
         self._constants: dict[str, Tensor] = {}
         for name, value in model.graph.initializers.items():
             assert value.const_value is not None
-            tensor = _tensor(value.const_value.numpy())
+            tensor = _tensor(value.const_value.numpy(), name)
             if value in trained:
                 key = f"weight{len(self._names)}"
                 self._names[name] = key
-                # Integers train as floats, which DequantizeLinear rounds.
+                if not tensor.is_floating_point():
+                    self._limits[name] = torch.iinfo(tensor.dtype)
                 self.register_parameter(key, nn.Parameter(tensor.float()))
             else:
                 self._constants[name] = tensor
@@ -78,17 +81,29 @@ class GraphModule(nn.Module):
         for value in self._graph.inputs:
             name = value.name or ""
             if name in feeds:
-                known[value] = _tensor(np.asarray(feeds[name]))
+                known[value] = _tensor(np.asarray(feeds[name]), name)
         kept = set(self._graph.outputs)
         for place, (node, told) in enumerate(self._nodes):
             inputs = [None if v is None else self._read(v, known) for v in node.inputs]
             try:
                 results = _OPERATORS[node.op_type](told, inputs)
-            except (UnsupportedFormError, RuntimeError, TypeError, ValueError) as error:
+            except (
+                UnsupportedFormError,
+                IndexError,
+                RuntimeError,
+                TypeError,
+                ValueError,
+            ) as error:
                 # PyTorch says so in its own ways where it lacks a form.
                 raise InvalidInputError(
                     f"the model cannot be trained: {_kind(node)} {node.name!r}: {one_line(error)}"
                 ) from error
+            for value in node.outputs[len(results) :]:
+                if value.uses() or value.is_graph_output():
+                    raise InvalidInputError(
+                        f"the model cannot be trained: {_kind(node)} {node.name!r}: output "
+                        f"{value.name!r} has no PyTorch counterpart"
+                    )
             known.update(zip(node.outputs, results, strict=False))
             for used in node.inputs:
                 if used is not None and self._last[used] == place and used not in kept:
@@ -101,7 +116,11 @@ class GraphModule(nn.Module):
         name = value.name or ""
         if name in self._names:
             found: Tensor = getattr(self, self._names[name])
-            return found
+            limits = self._limits.get(name)
+            if limits is None:
+                return found
+            # Integers train as floats that are rounded in every run, as they will be written.
+            return torch.clamp(round_through(found), limits.min, limits.max)
         return self._constants[name]
 
     def write_back(self, model: ir.Model) -> None:
@@ -119,17 +138,21 @@ class GraphModule(nn.Module):
 
 
 def _is_known(node: ir.Node) -> bool:
-    constant = node.op_type == "Constant" and not node.domain
-    plain = node.domain in _DOMAINS and node.op_type in _OPERATORS and not subgraphs_of(node)
-    return constant or plain
+    return node.domain in _DOMAINS and node.op_type in _OPERATORS and not subgraphs_of(node)
 
 
 def _kind(node: ir.Node) -> str:
     return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
 
 
-def _tensor(array: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(np.array(array, order="C"))
+def _tensor(array: NDArray[Any], name: str) -> Tensor:
+    try:
+        return torch.from_numpy(np.array(array, order="C"))
+    except TypeError as error:
+        raise InvalidInputError(
+            f"the model cannot be trained: {name!r} is of type {array.dtype}, which has no PyTorch "
+            "counterpart"
+        ) from error
 
 
 def _node(node: ir.Node, model: ir.Model) -> Node:
@@ -155,7 +178,7 @@ def _trained(model: ir.Model, *, train_embeddings: bool) -> set[ir.Value]:
                 assert value is not None
                 found.add(value)
     for site in linear_maps(model):
-        if site.bias is not None:
+        if site.bias is not None and _is_weight(site.bias):
             found.add(site.bias)
     return found
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxopt.recovering.computing import (
+from onnxopt.recovering.node import (
     Inputs,
     Node,
     Operator,
@@ -192,6 +192,18 @@ def shape(node: Node, inputs: Inputs) -> Sequence[Tensor]:
     return (torch.tensor(sizes[node.get("start", 0) : node.get("end")], dtype=torch.int64),)
 
 
+def constant(node: Node, inputs: Inputs) -> Sequence[Tensor]:
+    """A tensor or numbers that an attribute holds."""
+    ((name, value),) = node.attributes.items()
+    if name == "value":
+        return (torch.from_numpy(value.numpy().copy()),)
+    if name in ("value_float", "value_floats"):
+        return (torch.tensor(value, dtype=torch.float32),)
+    if name in ("value_int", "value_ints"):
+        return (torch.tensor(value, dtype=torch.int64),)
+    raise UnsupportedFormError(f"attribute {name}")
+
+
 def constant_of_shape(node: Node, inputs: Inputs) -> Sequence[Tensor]:
     """Zeros by default."""
     value = node.get("value")
@@ -244,6 +256,7 @@ MOVING: dict[str, Operator] = {
     "ArgMax": argmax,
     "Cast": cast,
     "Concat": concat,
+    "Constant": constant,
     "ConstantOfShape": constant_of_shape,
     "CumSum": cumsum,
     "Einsum": einsum,

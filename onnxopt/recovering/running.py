@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from onnxopt.graph.accepting import accepted_model
 from onnxopt.graph.loading import load_model
 from onnxopt.graph.saving import check_target, save_model
 from onnxopt.runtime.library import CannotRunError, require_runtime
+from onnxopt.runtime.probing import open_plain
 from onnxopt.runtime.session import Session, open_session
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ class RecoveryReport:
         before: Mean square error of the outputs relative to their variance, on held-out samples.
         errors: The same after every epoch.
         chosen: The epoch that was kept, from 1 on; 0 if none was better than before.
+        is_apart: False if there were too few samples to measure on others than those trained on.
     """
 
     parameters: int
@@ -49,6 +53,7 @@ class RecoveryReport:
     before: float
     errors: tuple[float, ...]
     chosen: int
+    is_apart: bool = True
 
     @property
     def after(self) -> float:
@@ -58,9 +63,10 @@ class RecoveryReport:
     def to_text(self) -> str:
         """For people."""
         kept = f"epoch {self.chosen} of {len(self.errors)}" if self.chosen else "nothing was better"
+        on = f"{self.held_out} others" if self.is_apart else "the same, too few to keep some apart"
         return (
             f"{self.parameters:,} parameters trained on {self.samples} input sets: error of the "
-            f"outputs {self.before:.3%} -> {self.after:.3%} on {self.held_out} others ({kept})"
+            f"outputs {self.before:.3%} -> {self.after:.3%} on {on} ({kept})"
         )
 
 
@@ -101,7 +107,7 @@ def recover(
         output: Where to write the result; None to only return it.
         data: Inputs like those of the application (see `calibration.data.open_data`).
         epochs: Passes over the data.
-        learning_rate: That of Adam at the start, relative to nothing; it falls to zero as a cosine.
+        learning_rate: That of Adam at the start; it falls to zero as a cosine.
         train_embeddings: Train tables of embeddings, too.
         preprocess: How images become arrays.
         tokenizer: A folder with a tokenizer.json, for text.
@@ -115,8 +121,8 @@ def recover(
         OnnxOptError: An operator has no counterpart in PyTorch (all are named), the data does not
             fit, or the models differ in inputs or outputs.
     """
-    if epochs < 1 or not learning_rate > 0:
-        raise InvalidInputError("epochs and the learning rate have to be more than 0")
+    if epochs < 1 or not 0 < learning_rate < math.inf:
+        raise InvalidInputError("epochs and the learning rate have to be more than 0, and finite")
     try:
         import torch
     except ModuleNotFoundError as error:
@@ -136,7 +142,7 @@ def recover(
     module = GraphModule(student, train_embeddings=train_embeddings)
     training, held_out = opened.split(_HELD_OUT)
     goals = _Goals(opened, _opened(teacher, "the original"))
-    _check_agreement(module, _opened(student, "the model"), opened, held_out[0])
+    _check_agreement(module, student, opened, held_out[0])
     torch.manual_seed(seed)
     report = _train(module, goals, training, held_out, epochs, learning_rate, seed, progress)
     module.write_back(student)
@@ -201,7 +207,15 @@ def _train(
             kept = {name: value.clone() for name, value in module.state_dict().items()}
     module.load_state_dict(kept)
     count = sum(p.numel() for p in parameters)
-    return RecoveryReport(count, len(training), len(held_out), before, tuple(errors), chosen)
+    return RecoveryReport(
+        count,
+        len(training),
+        len(held_out),
+        before,
+        tuple(errors),
+        chosen,
+        is_apart=not set(training) & set(held_out),
+    )
 
 
 def _loss(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Any:
@@ -239,12 +253,16 @@ def _error(module: GraphModule, goals: _Goals, samples: Sequence[int]) -> float:
 
 
 def _check_agreement(
-    module: GraphModule, session: Session, data: CalibrationData, index: int
+    module: GraphModule, model: ir.Model, data: CalibrationData, index: int
 ) -> None:
-    """The module has to compute what ONNX Runtime computes, or training it is in vain."""
+    """The module has to compute what ONNX Runtime computes, or training it is in vain.
+
+    Compared with what is written: optimized, products with integer weights round activations, too.
+    """
     import torch
 
     feeds = data[index].feeds
+    session = _opened(model, "the model", open_plain)
     with torch.no_grad():
         found = module(feeds)
     for name, wanted in session.run(feeds).items():
@@ -262,9 +280,13 @@ def _loaded(model: PathLike | ir.Model | ModelProto) -> ir.Model:
     return load_model(model) if isinstance(model, (str, os.PathLike)) else accepted_model(model)
 
 
-def _opened(model: ir.Model, name: str) -> Session:
+def _opened(
+    model: ir.Model,
+    name: str,
+    opening: Callable[[ir.Model], Session] = partial(open_session, spinning=False),
+) -> Session:
     try:
-        return open_session(model, spinning=False)
+        return opening(model)
     except CannotRunError as error:
         raise InvalidInputError(f"{name} does not load: {error.reason}") from error
 

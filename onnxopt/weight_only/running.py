@@ -16,7 +16,7 @@ from onnxopt.core.errors import InvalidInputError
 from onnxopt.core.passes import Refusal
 from onnxopt.core.timing import timed
 from onnxopt.graph.accepting import accepted_model
-from onnxopt.graph.blocks import BlockEncoding
+from onnxopt.graph.blocks import BITS, BlockEncoding
 from onnxopt.graph.cost import weight_bytes
 from onnxopt.graph.lazy_weights import QuantizedWeight
 from onnxopt.graph.loading import load_model
@@ -123,6 +123,11 @@ def quantize_weights(
         )
     if data is None and bits == "auto":
         raise InvalidInputError("bits auto needs calibration data: it measures what rounding costs")
+    if bits == "auto" and not min(BITS) <= average_bits <= max(BITS):
+        raise InvalidInputError(
+            f"weights have {min(BITS)} or {max(BITS)} bits, an average of {average_bits} is not "
+            "possible"
+        )
     report = WeightReport(source=os.fspath(model) if isinstance(model, (str, os.PathLike)) else "")
     with timed(report.seconds, "load"):
         work = (

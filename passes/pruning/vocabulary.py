@@ -20,6 +20,7 @@ import onnx_ir as ir
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.core.names import Names
 from onnxopt.graph.axes.groups import find_groups
+from onnxopt.graph.values import constant
 from onnxopt.passes.pruning.removing import remove_units
 
 
@@ -63,6 +64,7 @@ def trim_vocabulary(
         )
     if unknown not in kept:
         raise InvalidInputError(f"the unknown token {unknown} is not among the ids to keep")
+    _require_translated(initializers[name], tables[name])
     outputs = {value.name or "" for value in model.graph.outputs} if narrow_outputs else set()
     groups = find_groups(model, changeable=outputs, free_rows={name})
     labels = groups.labels(initializers[name], 0)
@@ -92,6 +94,18 @@ def _lookups(model: ir.Model) -> Iterator[ir.Node]:
         plain = len(table.const_value.shape) == 2 and (axis is None or axis.as_int() == 0)
         if plain and _is_fed(node.inputs[1]):
             yield node
+
+
+def _require_translated(table: ir.Value, lookups: Collection[ir.Node]) -> None:
+    """Every lookup by ids that are not constant has to be one whose ids get translated."""
+    for user, _ in table.uses():
+        if user.op_type != "Gather" or user in lookups:
+            continue
+        if constant(user.inputs[1]) is None:
+            raise InvalidInputError(
+                f"the rows of {table.name!r} cannot go: Gather {user.name!r} picks them by ids that "
+                "are no input of the model"
+            )
 
 
 def _is_fed(value: ir.Value | None, through: Collection[str] = ("Cast", "Identity")) -> bool:

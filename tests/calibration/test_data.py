@@ -101,6 +101,12 @@ def test_few_samples_are_noted_and_limits_spread() -> None:
     assert [one.feeds["image"].flat[0] for one in limited] == [0, 5]
 
 
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_that_leaves_no_sample_is_refused(limit: int) -> None:
+    with pytest.raises(InvalidInputError, match="at least one sample"):
+        open_data([sample()] * 5, image_model(), limit=limit)
+
+
 def test_measuring_and_calibrating_sets_do_not_overlap() -> None:
     calibrating, measuring = open_data([sample()] * 20, image_model()).split(16)
     assert (len(calibrating), len(measuring)) == (15, 5)

@@ -47,6 +47,12 @@ def test_search_finds_the_share_when_the_curve_bends(share: float) -> None:
     assert found.share == pytest.approx(share, rel=0.02)
 
 
+def test_search_never_ends_above_the_target_when_steps_are_coarse() -> None:
+    found = search(4, lambda count: (1.0, 0.8, 0.56, 0.4, 0.2)[count], 0.5, tolerance=0.01)
+    assert found.met
+    assert found.share == 0.4
+
+
 def test_search_says_the_least_there_is_when_the_target_is_lower() -> None:
     found = search(10, lambda count: 1 - 0.05 * count, 0.3, tolerance=0.01)
     assert not found.met

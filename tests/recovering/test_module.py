@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from helpers.prunable import attention, residual_cnn, shared_heads
 from helpers.rewriting import parse_model, random_feeds, run
@@ -60,6 +61,8 @@ _CASES = {
     "y = Trilu<upper=0>(x)": (_X3, {}),
     "y = CumSum(x, a)": (_X3, {"a": 1}),
     'y = Einsum<equation="bij,jk->bik">(x, w)': (_X3, {"w": (4, 5)}),
+    "c = Constant<value_float=0.5>() y = Mul(x, c)": (_X3, {}),
+    "c = Constant<value_ints=[2,12]>() y = Reshape(x, c)": (_X3, {}),
     "y = Tile(x, t)": (_X3, {"t": [1, 2, 1]}),
     "q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z)": (
         _X3,
@@ -104,6 +107,40 @@ def test_whole_graphs_agree_and_stay_the_same_when_nothing_is_trained(graph) -> 
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     module.write_back(model)
     np.testing.assert_array_equal(run(model, feeds)[0], expected)
+
+
+def test_integer_weights_without_a_zero_point_are_rounded_as_they_are_written() -> None:
+    model = parse_model(
+        "g (float[N, 4] x) => (float[N, 2] y) { w = DequantizeLinear(q, s) y = MatMul(x, w) }",
+        {"q": np.arange(8, dtype=np.int8).reshape(4, 2), "s": np.float32(0.5)},
+    )
+    module, feeds = GraphModule(model), random_feeds(model, {"N": 3})
+    with torch.no_grad():
+        for value in module.parameters():
+            value += 0.4
+            value[0, 0] = 300
+        found = module(feeds)["y"].numpy()
+    module.write_back(model)
+    assert model.graph.initializers["q"].const_value.numpy()[0, 0] == 127
+    np.testing.assert_allclose(run(model, feeds)[0], found, rtol=1e-4, atol=1e-5)
+
+
+def test_second_outputs_that_are_read_are_refused() -> None:
+    model = parse_model(
+        "g (float[N, 4] x) => (float[N, 4] y) { a, m = LayerNormalization(x, s) y = Add(a, m) }",
+        {"s": np.ones(4, np.float32)},
+    )
+    with pytest.raises(InvalidInputError, match="output 'm' has no PyTorch counterpart"):
+        GraphModule(model)(random_feeds(model, {"N": 2}))
+
+
+def test_types_that_pytorch_lacks_are_refused() -> None:
+    model = parse_model(
+        "g (float[N, 4] x) => (float[N, 4] y) { b = Cast<to=1>(w) y = Add(x, b) }",
+        {"w": np.ones(4, ir.DataType.BFLOAT16.numpy())},
+    )
+    with pytest.raises(InvalidInputError, match="'w' is of type bfloat16"):
+        GraphModule(model)
 
 
 def test_operators_without_a_counterpart_are_all_named() -> None:

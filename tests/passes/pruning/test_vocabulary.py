@@ -44,6 +44,17 @@ def test_kept_tokens_give_the_same_and_others_the_unknown() -> None:
     np.testing.assert_array_equal(again[0, 0], before[0, 1])
 
 
+def test_tables_that_computed_ids_pick_from_as_well_are_refused() -> None:
+    model = parse_model(
+        "g (int64[N, S] ids) => (float[N, S, 4] y)"
+        " { e = Gather(t, ids) k = Abs(ids) f = Gather(t, k) y = Add(e, f) }",
+        {"t": _TABLE},
+    )
+    with pytest.raises(InvalidInputError, match="by ids that are no input"):
+        trim_vocabulary(model, [7, 1, 3], unknown=7)
+    assert tuple(model.graph.initializers["t"].const_value.shape) == (10, 4)
+
+
 def test_tied_logits_become_narrower_only_when_asked() -> None:
     model = _decoder()
     ids = np.array([[1, 7, 3]], np.int64)
