@@ -103,7 +103,7 @@ def _require_translated(table: ir.Value, lookups: Collection[ir.Node]) -> None:
             continue
         if constant(user.inputs[1]) is None:
             raise InvalidInputError(
-                f"the rows of {table.name!r} cannot go: Gather {user.name!r} picks them by ids that "
+                f"the rows of {table.name!r} cannot go: Gather {user.name or user.outputs[0].name!r} picks them by ids that "
                 "are no input of the model"
             )
 

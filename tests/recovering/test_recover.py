@@ -106,7 +106,7 @@ def test_other_outputs_are_refused() -> None:
 
 
 def test_report_says_when_no_samples_were_kept_apart() -> None:
-    report = onnxopt.recover(_mlp(16, 1), _mlp(16, 0), data=_data(2), epochs=1).report
+    report = onnxopt.recover(_mlp(16, 1), _mlp(16, 0), data=_data(1), epochs=1).report
     assert not report.is_apart
     assert "the same, too few to keep some apart" in report.to_text()
     assert "others" not in report.to_text()

@@ -103,6 +103,12 @@ def test_moments_are_those_of_the_values_whatever_the_memory() -> None:
         )
 
 
+@pytest.mark.parametrize("average", [3.0, 9.0, float("nan")])
+def test_an_average_of_bits_that_no_choice_gives_is_refused(average: float) -> None:
+    with pytest.raises(InvalidInputError, match="4 or 8 bits, an average of"):
+        quantize_weights("unread.onnx", bits="auto", average_bits=average, data=[])
+
+
 def test_bits_auto_spends_8_bits_where_rounding_costs_most_within_the_budget() -> None:
     model = _network()
     result = _quantized(model, bits="auto", average_bits=5.5, data=_data())
