@@ -141,6 +141,8 @@ def search(
         tolerance: How far below or above is close enough to stop; never above without need.
         attempts: Measurements.
     """
+    if share >= 1:
+        return Found(0, 1.0, True)
     low, high = 0, most
     least = measure(most)
     if least > share * (1 + tolerance):

@@ -166,6 +166,8 @@ class _Job:
         self._model, self._options, self._data = model, options, data
         self._report, self._max_memory = report, max_memory
         self._fitting, self._measuring = data.split(_HELD_OUT)
+        if not data.synthesized and set(self._fitting) & set(self._measuring):
+            report.notes.append("too few samples to keep some apart: measured on those fitted on")
 
     def run(self) -> ir.Model:
         """The pruned model; fills the report."""

@@ -6,7 +6,6 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -262,7 +261,7 @@ def _check_agreement(
     import torch
 
     feeds = data[index].feeds
-    session = _opened(model, "the model", open_plain)
+    session = _opened(model, "the model", optimized=False)
     with torch.no_grad():
         found = module(feeds)
     for name, wanted in session.run(feeds).items():
@@ -280,13 +279,9 @@ def _loaded(model: PathLike | ir.Model | ModelProto) -> ir.Model:
     return load_model(model) if isinstance(model, (str, os.PathLike)) else accepted_model(model)
 
 
-def _opened(
-    model: ir.Model,
-    name: str,
-    opening: Callable[[ir.Model], Session] = partial(open_session, spinning=False),
-) -> Session:
+def _opened(model: ir.Model, name: str, *, optimized: bool = True) -> Session:
     try:
-        return opening(model)
+        return open_session(model, spinning=False) if optimized else open_plain(model)
     except CannotRunError as error:
         raise InvalidInputError(f"{name} does not load: {error.reason}") from error
 

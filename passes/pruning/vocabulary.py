@@ -102,9 +102,10 @@ def _require_translated(table: ir.Value, lookups: Collection[ir.Node]) -> None:
         if user.op_type != "Gather" or user in lookups:
             continue
         if constant(user.inputs[1]) is None:
+            name = user.name or user.outputs[0].name
             raise InvalidInputError(
-                f"the rows of {table.name!r} cannot go: Gather {user.name or user.outputs[0].name!r} picks them by ids that "
-                "are no input of the model"
+                f"the rows of {table.name!r} cannot go: Gather {name!r} picks them by ids that are "
+                "no input of the model"
             )
 
 

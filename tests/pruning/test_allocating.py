@@ -53,6 +53,11 @@ def test_search_never_ends_above_the_target_when_steps_are_coarse() -> None:
     assert found.share == 0.4
 
 
+def test_search_takes_nothing_away_when_everything_may_stay() -> None:
+    found = search(4, lambda count: 1 - 0.2 * count, 1.0, tolerance=0.01)
+    assert (found.count, found.share, found.met) == (0, 1.0, True)
+
+
 def test_search_says_the_least_there_is_when_the_target_is_lower() -> None:
     found = search(10, lambda count: 1 - 0.05 * count, 0.3, tolerance=0.01)
     assert not found.met

@@ -110,6 +110,14 @@ def test_without_data_magnitudes_rank_and_nothing_is_repaired() -> None:
     assert any("nothing was repaired" in note for note in report.notes)
 
 
+def test_report_says_when_no_samples_were_kept_apart() -> None:
+    model = _mlp()
+    few = onnxopt.prune(model, calibration=_data(model, 2), sparsity=0.5).report.notes
+    assert any("measured on those fitted on" in note for note in few)
+    many = onnxopt.prune(model, calibration=_data(model, 8), sparsity=0.5).report.notes
+    assert not any("measured on those fitted on" in note for note in many)
+
+
 def test_excluded_and_unasked_groups_stay() -> None:
     report = onnxopt.prune(attention(), sparsity=0.5, kinds=["head"], multiple=1).report
     assert {g.kind for g in report.groups if g.kept < g.units} == {"head"}

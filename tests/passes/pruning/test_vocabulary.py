@@ -50,7 +50,7 @@ def test_tables_that_computed_ids_pick_from_as_well_are_refused() -> None:
         " { e = Gather(t, ids) k = Abs(ids) f = Gather(t, k) y = Add(e, f) }",
         {"t": _TABLE},
     )
-    with pytest.raises(InvalidInputError, match="Gather .f. picks them by ids that are no input"):
+    with pytest.raises(InvalidInputError, match=r"Gather .f. picks them by ids that are no input"):
         trim_vocabulary(model, [7, 1, 3], unknown=7)
     assert tuple(model.graph.initializers["t"].const_value.shape) == (10, 4)
 
