@@ -202,6 +202,7 @@ def _complete(
     """Measures the model in the folder and writes everything else beside it."""
     from onnxopt.runtime.bundles.making import complete_bundle
     from onnxopt.runtime.bundles.manifest import hash_file
+    from onnxopt.runtime.saved_options import saved_options
     from onnxopt.runtime.session_settings import SessionSettings
 
     facts["source"] = {"name": source.name, **dataclasses.asdict(hash_file(source))}
@@ -210,7 +211,11 @@ def _complete(
     return complete_bundle(
         stage,
         MODEL,
-        SessionSettings(provider=target.provider, threads=target.threads),
+        dataclasses.replace(
+            saved_options(load_model(stage / MODEL)) or SessionSettings(),
+            provider=target.provider,
+            threads=target.threads,
+        ),
         original=reference,
         inputs=options.inputs,
         tune=options.tune,

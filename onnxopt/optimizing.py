@@ -95,8 +95,9 @@ def optimize(
             counts as one that cannot be run.
         external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
         observers: Told before and after every pass.
-        isolated: Run the parity check of files in a child process, so that a crash of ONNX Runtime
-            is reported and does not end this process. Costs the start of a Python process.
+        isolated: Run the parity check of files, and onnx's version converter, in a child process:
+            a crash of native code is reported and does not end this process. Costs the start of
+            one or two Python processes.
         quantize: "int8" quantizes the optimized model where that is faster and close enough, as
             `onnxopt.quantize` does; "int4" stores weights as `onnxopt.quantize_weights`, "fp16" and
             "bf16" convert as `onnxopt.convert`. The report is this one's `quantization`.
@@ -139,6 +140,10 @@ def optimize(
             external_data=external_data,
             observers=observers,
         )
+    if isolated and opset is not None and isinstance(model, (str, os.PathLike)):
+        from onnxopt.runtime.opset_trial import try_opset
+
+        try_opset(model, opset)
     run = _Run(
         model=model,
         output=output,

@@ -26,3 +26,13 @@ def hang(result: Path, original: Path, plan: InputPlan) -> ParityResult:
     """Takes longer than anybody waits."""
     time.sleep(600)
     return ParityResult("passed")
+
+
+def crash_conversion(path: str, version: int) -> None:
+    """A converter that ends its process."""
+    os.abort()
+
+
+def hang_conversion(path: str, version: int) -> None:
+    """A converter that does not end."""
+    time.sleep(600)
