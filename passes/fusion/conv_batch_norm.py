@@ -101,7 +101,7 @@ def _affine(node: ir.Node, model: ir.Model) -> _Affine | str:
     if len(arrays) < 4 or any(array is None for array in arrays):
         return "the statistics of the normalization are not constants"
     scale, bias, mean, var = (array.astype(np.float64) for array in arrays if array is not None)
-    if not scale.ndim == 1 or not scale.shape == bias.shape == mean.shape == var.shape:
+    if scale.ndim != 1 or not scale.shape == bias.shape == mean.shape == var.shape:
         return "the statistics of the normalization are not one number per channel"
     epsilon = node.attributes.get("epsilon")
     deviation = np.sqrt(var + (1e-5 if epsilon is None else epsilon.as_float()))
