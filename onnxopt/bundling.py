@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxopt.core.errors import InvalidInputError, ParityError
+from onnxopt.core.errors import InvalidInputError, ParityError, SaveError
 from onnxopt.graph.loading import load_model
 from onnxopt.graph.mapped import data_files
 from onnxopt.graph.staged_folder import save_errors, staged_folder
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from onnxopt.runtime.bundles.verifying import Verification
 
 MODEL = "model.onnx"
+# What a bundle has beside its model, in its own folder.
+_OWN = ("README.md", "bundle.json", "model.onnx", "model.ort", "samples")
 PathLike = str | os.PathLike[str]
 
 
@@ -185,10 +187,14 @@ def _new_folder(folder: PathLike, options: BundleOptions) -> Iterator[Path]:
 
     require_runtime()
     target = Path(folder)
+    packed = target.with_name(f"{target.absolute().name}.zip")
+    if options.archive and os.path.lexists(packed) and not (options.overwrite and packed.is_file()):
+        raise SaveError(f"{packed} exists; move it away, or give --overwrite if it is a file")
     with staged_folder(target, marker=MANIFEST, overwrite=options.overwrite) as stage:
         yield stage
     if options.archive:
-        pack(target, target.with_name(f"{target.absolute().name}.zip"))
+        with save_errors(packed):
+            pack(target, packed)
 
 
 def _complete(
@@ -242,8 +248,11 @@ def _copy_model(source: Path, graph: ir.Model, stage: Path) -> None:
         shutil.copyfile(source, stage / MODEL)
         for path in data_files(all_tensors(graph)):
             name = Path(path).relative_to(folder)
-            if name.as_posix() == MODEL:
-                raise InvalidInputError(f"{source}: its external data is called {MODEL}; rename it")
+            if name.parts[0] in _OWN:
+                raise InvalidInputError(
+                    f"{source}: its external data is called {name.as_posix()}, a name that "
+                    "bundles use; save the model with another one"
+                )
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, stage / name)
 

@@ -71,7 +71,7 @@ class Explanation:
         misses = self._miss_lines(verbose)
         lines = []
         for record in self.report.merged():
-            told = refusals.get(record.name, []) + misses.get(record.name.partition("{")[0], [])
+            told = refusals.get(record.name, []) + misses.pop(record.name.partition("{")[0], [])
             if verbose or record.modified or told:
                 lines.append(_headline(record))
                 lines += [f"    {line}" for line in told]

@@ -68,13 +68,14 @@ def _unlike(node: ir.Node, before: list[ir.Node], softmax: ir.Node, after: list[
 
 def _back_to_product(softmax: ir.Node) -> list[ir.Node]:
     """The nodes from the product of query and key, which comes first, to the Softmax."""
-    pending = [(softmax, list[ir.Node]())]
+    pending, seen = [(softmax, list[ir.Node]())], set[ir.Node]()
     while pending:
         user, path = pending.pop(0)
         for value in user.inputs:
             node = None if value is None else value.producer()
-            if node is None or node.domain or len(path) > _MOST_STEPS:
+            if node is None or node.domain or node in seen or len(path) > _MOST_STEPS:
                 continue
+            seen.add(node)
             if node.op_type in _PRODUCTS and _multiplies_computed(node):
                 return [node, *path]
             if node.op_type not in _PRODUCTS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -20,6 +21,7 @@ from helpers.rewriting import parse_model
 import onnxopt
 from onnxopt.core.errors import InvalidInputError, InvalidModelError, ParityError, SaveError
 from onnxopt.runtime import load_bundle
+from onnxopt.runtime.bundles.seals import make_seals
 
 _OPTIONS = onnxopt.BundleOptions(seconds=0)
 _TEXT = """
@@ -217,6 +219,44 @@ def test_archive_is_refused_when_a_member_is_larger_than_recorded(
         archive.writestr("model.onnx", b"\0" * (1 << 24))
     with pytest.raises(InvalidInputError, match="larger than its record says"):
         onnxopt.verify(tmp_path / "b.zip")
+
+
+def test_archive_verifies_when_another_tool_packed_it(made: Path, tmp_path: Path) -> None:
+    shutil.make_archive(str(tmp_path / "b"), "zip", made)  # with entries for the folders
+    assert onnxopt.verify(tmp_path / "b.zip").passed
+
+
+def test_archive_of_somebody_else_is_not_replaced(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "b.zip").write_bytes(b"theirs")
+    options = dataclasses.replace(_OPTIONS, archive=True)
+    with pytest.raises(SaveError, match="exists"):
+        onnxopt.bundle(model, tmp_path / "b", options=options)
+    assert (tmp_path / "b.zip").read_bytes() == b"theirs"
+    assert not (tmp_path / "b").exists()
+
+
+def test_data_is_refused_when_it_has_a_name_that_bundles_use(tmp_path: Path) -> None:
+    weight = np.ones((8, 8), np.float32)
+    ir.save(
+        parse_model(_TEXT, {"w": weight}),
+        tmp_path / "net.onnx",
+        external_data="README.md",
+        size_threshold_bytes=0,
+    )
+    with pytest.raises(InvalidInputError, match=r"README\.md"):
+        onnxopt.bundle(tmp_path / "net.onnx", tmp_path / "b", options=_OPTIONS)
+    assert not (tmp_path / "b").exists()
+
+
+def test_tolerance_is_refused_when_it_is_no_number(copy: Path) -> None:
+    record = json.loads((copy / "bundle.json").read_text())
+    record["tolerances"]["y"]["relative"] = "much"
+    del record["seals"]
+    record["seals"] = make_seals(record)
+    (copy / "bundle.json").write_text(json.dumps(record))
+    found = onnxopt.verify(copy)
+    assert not found.passed
+    assert "is damaged" in found.to_text()
 
 
 @pytest.mark.parametrize(

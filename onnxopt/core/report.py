@@ -118,9 +118,14 @@ class Report:
         return list(merged.values())
 
     def refusals(self) -> dict[tuple[str, str, str], list[str]]:
-        """(pass, rule, reason) to the names of the nodes concerned."""
+        """(pass, rule, reason) to the names of the nodes concerned.
+
+        Of a pass that ran with several options only its last run counts: what an earlier one left
+        alone is refused again by then, or rewritten.
+        """
         grouped: dict[tuple[str, str, str], list[str]] = {}
-        for record in self.merged():
+        last = {record.name.partition("{")[0]: record for record in self.records}
+        for record in last.values():
             for refusal in record.refusals:
                 key = (record.name, refusal.rule, refusal.reason)
                 grouped.setdefault(key, []).append(refusal.node)

@@ -61,6 +61,8 @@ def staged_folder(target: Path, *, marker: str, overwrite: bool) -> Iterator[Pat
         with save_errors(target):
             stage.mkdir()
         yield stage
+        # Somebody may have put something there in the meantime.
+        check_folder(target, marker=marker, overwrite=overwrite)
         with save_errors(target):
             _replace(stage, target)
     except SaveError as error:  # the user knows no stage

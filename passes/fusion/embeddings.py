@@ -63,6 +63,11 @@ class _Lookup:
         """True if all sequences of the batch have the same indices."""
         return (dims(self.indices) or (None,))[0] == 1
 
+    def fits(self, total: tuple[int | str | None, ...]) -> bool:
+        """False if one index is known to stand for all places of `[batch, sequence, size]`."""
+        shape = dims(self.indices) or ()
+        return shape[1:] != (1,) or total[1] == 1
+
 
 @dataclasses.dataclass
 class _Sum:
@@ -100,7 +105,8 @@ class _Embeddings(NodeRule):
             return refuse("there is no constant scale and bias", norm)
         positions = next((one for one in read.lookups if one.is_shared), read.lookups[-1])
         words = [one for one in read.lookups if one is not positions]
-        if any(dims(one.indices) != shape[:2] for one in words):
+        sizes = [dims(one.indices) for one in words]
+        if any(size != shape[:2] for size in sizes) or not positions.fits(shape):
             return no_match()
         return found(parts=(words, positions, read.row))
 
@@ -150,7 +156,7 @@ def _read(value: ir.Value, size: int | str | None, into: _Sum) -> bool:
     gather = producer_of(value, "Gather")
     if gather is not None:
         table, indices = gather.inputs
-        known = constant(table) is not None and len(dims(table) or ()) == 2
+        known = constant(table) is not None and (dims(table) or ())[1:] == (size,)
         if table is None or indices is None or not known or int_attribute(gather, "axis", 0) != 0:
             return False
         into.lookups.append(_Lookup(table, indices))

@@ -154,7 +154,14 @@ def _fits(norm: ir.Node, total: ir.Value) -> bool:
         return False
     shape = dims(total)
     last = int_attribute(norm, "axis", -1) in (-1, (rank(total) or 0) - 1)
-    return bool(last and shape and all(dims(vector) == shape[-1:] for vector in norm.inputs[1:]))
+    return bool(
+        last
+        and shape
+        and all(
+            vector is None or (dims(vector) == shape[-1:] and vector.dtype == total.dtype)
+            for vector in norm.inputs[1:]
+        )
+    )
 
 
 def _has_constant_vectors(norm: ir.Node) -> bool:

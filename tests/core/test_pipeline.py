@@ -82,6 +82,21 @@ def test_report_sums_runs_and_keeps_the_refusals_that_still_stand() -> None:
     assert report.exit_code == 3
 
 
+def test_refusals_are_those_of_the_last_run_when_options_differ() -> None:
+    def record(name: str, *nodes: str) -> PassRecord:
+        refusals = [Refusal("rule", node, "reason") for node in nodes]
+        return PassRecord(
+            name=name, rewrites=Counter(), refusals=refusals, seconds=0.0,
+            nodes_before=1, nodes_after=1,
+        )  # fmt: skip
+
+    records = [record("fuse", "a", "b"), record("other", "a"), record("fuse{operators=X}", "b")]
+    assert Report(records=records).refusals() == {
+        ("fuse{operators=X}", "rule", "reason"): ["b"],
+        ("other", "rule", "reason"): ["a"],
+    }
+
+
 def test_observers_see_every_pass_in_order() -> None:
     seen: list[str] = []
 

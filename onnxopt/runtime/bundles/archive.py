@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import shutil
 import zipfile
@@ -17,6 +18,12 @@ _MOMENT = (1980, 1, 1, 0, 0, 0)
 _MOST_MEMBERS = 10_000
 _MOST_RECORD = 16 << 20
 _REGULAR = 0o100644 << 16
+# Members that someone compressed may be so many times as large as the archive.
+_MOST_EXPANSION = 20
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
+    UnicodeDecodeError,
+)  # fmt: skip
 
 
 def pack(folder: Path, target: Path) -> None:
@@ -45,9 +52,10 @@ def extract(path: Path, folder: Path) -> None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            names = [info.filename for info in members]
-            if len(names) > _MOST_MEMBERS or len(set(names)) != len(names):
+            # Other tools add the folders themselves, which are made here as files need them.
+            names = [info.filename for info in archive.infolist() if not info.is_dir()]
+            present = set(names)
+            if len(names) > _MOST_MEMBERS or len(present) != len(names):
                 raise InvalidInputError(f"{path}: too many members, or two of one name")
             outside = [name for name in names if not is_inside(name)]
             if outside:
@@ -55,10 +63,17 @@ def extract(path: Path, folder: Path) -> None:
             if MANIFEST not in names:
                 raise InvalidInputError(f"{path} is no bundle: it has no {MANIFEST}")
             _unpack(archive, MANIFEST, folder, _MOST_RECORD)
-            for name, entry in read_manifest(folder).files.items():
-                if name in names:
-                    _unpack(archive, name, folder, entry.bytes)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            room = _MOST_RECORD + _MOST_EXPANSION * path.stat().st_size
+            files = read_manifest(folder).files
+            for name in files.keys() & present:
+                room -= files[name].bytes
+                if room < 0:
+                    raise InvalidInputError(
+                        f"{path}: its files are over {_MOST_EXPANSION} times as large as it is; "
+                        "unpack it and verify the folder if it is to be trusted"
+                    )
+                _unpack(archive, name, folder, files[name].bytes)
+    except _DAMAGED as error:
         raise InvalidInputError(f"{path} is no .zip of a bundle: {str(error)[:100]}") from error
     except OSError as error:
         raise InvalidInputError(f"cannot unpack {path}: {error.strerror or error}") from error

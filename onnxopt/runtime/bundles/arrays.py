@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -25,7 +26,10 @@ MOST_BYTES = 1 << 30
 _MOST_HEADER = 4096
 _TYPES = "types.json"
 _MOMENT = (1980, 1, 1, 0, 0, 0)
-_DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_DAMAGED = (
+    OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile,
+    zlib.error, lzma.LZMAError,
+)  # fmt: skip
 
 
 def can_be_written(array: Any) -> bool:

@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxopt.core.errors import InvalidModelError
+from onnxopt.core.errors import InvalidInputError, InvalidModelError
 from onnxopt.runtime.bundles.manifest import MANIFEST, hash_file, parse_record, read_record
 from onnxopt.runtime.bundles.seals import broken_seals
+from onnxopt.runtime.providers import PROVIDERS
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -28,10 +29,13 @@ def load_bundle(
         An ordinary session of ONNX Runtime.
 
     Raises:
-        InvalidInputError: The folder is no bundle, or its record is damaged.
+        InvalidInputError: The folder is no bundle, its record is damaged, or there is no such
+            provider.
         InvalidModelError: A file or an option is not what it was when the bundle was made.
         CannotRunError: ONNX Runtime refuses the model.
     """
+    if provider is not None and provider not in PROVIDERS:
+        raise InvalidInputError(f"provider {provider!r} is none of {', '.join(PROVIDERS)}")
     root = Path(folder)
     record = read_record(root)
     manifest = parse_record(record, str(root / MANIFEST))
@@ -42,8 +46,11 @@ def load_bundle(
             raise InvalidModelError(f"{root / MANIFEST}: {name} was changed; see onnxopt verify")
         for name, entry in manifest.files.items():
             path = root / name
-            if not path.is_file():
-                raise InvalidModelError(f"{root} is incomplete: {name} is missing")
-            if hash_file(path) != entry:
-                raise InvalidModelError(f"{path} was changed; see onnxopt verify")
+            try:
+                if not path.is_file():
+                    raise InvalidModelError(f"{root} is incomplete: {name} is missing")
+                if hash_file(path) != entry:
+                    raise InvalidModelError(f"{path} was changed; see onnxopt verify")
+            except OSError as error:
+                raise InvalidModelError(f"cannot read {path}: {error.strerror}") from error
     return manifest.session.open(root / manifest.model, provider=provider).native

@@ -170,6 +170,8 @@ def _tolerance(manifest: Manifest, name: str) -> Tolerance:
         figures = dict(manifest.tolerances[name])
         noise = figures.pop("noise", {})
         # JSON has made texts of the orders of magnitude.
-        return Tolerance(**figures, noise={int(key): float(value) for key, value in noise.items()})
+        numbers: dict[str, Any] = {k: float(v) for k, v in figures.items() if v is not None}
+        noise = {int(key): float(value) for key, value in noise.items()}
+        return Tolerance(**numbers, noise=noise)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidInputError(f"the tolerance of output {name!r} is damaged: {error}") from error

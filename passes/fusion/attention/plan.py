@@ -68,7 +68,7 @@ def plan_of(node: ir.Node, model: ir.Model) -> Plan | None:
     Raises:
         UnlikeError: It is almost attention.
     """
-    attention = read_attention(node)
+    attention = read_attention(node, model)
     if attention is None:
         return None
     (key, groups), (value, more) = ungrouped(attention.key), ungrouped(attention.value)

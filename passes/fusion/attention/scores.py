@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxopt.graph.values import dims, int_attribute, ints_attribute, rank
+from onnxopt.graph.values import dims, int_attribute, ints_attribute, opset_version, rank
 from onnxopt.passes.cleanup.single_node import producer_of
 from onnxopt.passes.fusion.attention.canonical import MASKED, Attention, Mask, UnlikeError
 from onnxopt.passes.fusion.attention.heads import joins_heads, key_heads, plain, query_heads
@@ -24,7 +24,7 @@ from onnxopt.passes.fusion.polynomials import number
 _MOST_STEPS = 24
 
 
-def read_attention(node: ir.Node) -> Attention | None:
+def read_attention(node: ir.Node, model: ir.Model) -> Attention | None:
     """Attention whose last MatMul is `node`, or None where there is no Softmax before it.
 
     Raises:
@@ -33,7 +33,7 @@ def read_attention(node: ir.Node) -> Attention | None:
     probabilities, guarded = _unguarded(_unjoined(node.inputs[0]))
     softmax = producer_of(probabilities, "Softmax")
     value = node.inputs[1]
-    if softmax is None or value is None or not _over_last_axis(softmax):
+    if softmax is None or value is None or not _over_last_axis(softmax, model):
         return None
     walk = _Walk()
     product = walk.to_product(softmax.inputs[0])
@@ -214,6 +214,8 @@ def _unguarded(value: ir.Value | None) -> tuple[ir.Value | None, bool]:
     return plain(kept), True
 
 
-def _over_last_axis(softmax: ir.Node) -> bool:
-    axis, size = int_attribute(softmax, "axis", -1), rank(softmax.outputs[0])
+def _over_last_axis(softmax: ir.Node, model: ir.Model) -> bool:
+    # Before opset 13 the default is 1, with all axes behind it taken together.
+    default = -1 if opset_version(softmax, model) >= 13 else 1
+    axis, size = int_attribute(softmax, "axis", default), rank(softmax.outputs[0])
     return axis == -1 or (size is not None and axis == size - 1)

@@ -16,9 +16,10 @@ from helpers.attention import (
     attention_model,
 )
 from helpers.branches import branches_of, in_branches
-from helpers.rewriting import assert_refuses, assert_rewrites
+from helpers.rewriting import assert_refuses, assert_rewrites, op_types, parse_model
 
 from onnxopt.core.errors import InvalidInputError
+from onnxopt.graph.inference import infer_model
 from onnxopt.passes.fusion.attention.fuse import FuseAttention
 
 MULTI = FuseAttention(operators=("MultiHeadAttention",))
@@ -163,3 +164,15 @@ def test_subgraph_is_rewritten(spelling: Spelling, pass_: FuseAttention) -> None
 def test_unknown_operators_are_refused_by_name() -> None:
     with pytest.raises(InvalidInputError, match="'Attention' is none of GroupQueryAttention"):
         FuseAttention(operators=("Attention",))
+
+
+@pytest.mark.parametrize(("opset", "fuses"), [(11, False), (13, True)])
+def test_softmax_without_an_axis_is_over_keys_from_opset_13_on(opset: int, fuses: bool) -> None:
+    text = """
+    g (float[1,2,4,8] q, float[1,2,4,8] k, float[1,2,4,8] v) => (float[1,2,4,8] y) {
+      t = Transpose<perm=[0,1,3,2]>(k) s = MatMul(q, t) p = Softmax(s) y = MatMul(p, v)
+    }"""
+    model = parse_model(text, opset=opset)
+    infer_model(model)
+    assert MULTI(model).modified == fuses
+    assert ("Softmax" in op_types(model)) != fuses

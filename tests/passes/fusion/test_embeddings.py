@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 from helpers.rewriting import assert_refuses, assert_rewrites, parse_model
+from numpy.typing import NDArray
 
 from onnxopt.graph.inference import infer_model
 from onnxopt.passes.fusion.embeddings import FuseEmbeddings
@@ -22,11 +26,18 @@ NORM = "y = LayerNormalization<epsilon=1e-12>(s, g, b)"
 SIZES = ({"B": 1, "S": 1}, {"B": 3, "S": 5})
 
 
-def model_of(body: str, output: str = "", dtype: str = "int64", extra: str = "") -> ir.Model:
+def model_of(
+    body: str,
+    output: str = "",
+    dtype: str = "int64",
+    extra: str = "",
+    more: Mapping[str, NDArray[Any]] | None = None,
+) -> ir.Model:
     words = set(body.replace("(", " ").replace(")", " ").replace(",", " ").split())
     used = {key: array.astype(np.float32) for key, array in WEIGHTS.items() if key in words}
     if "all" in words:
         used |= {"all": np.arange(6)[None], "zero": np.array([0]), "one": np.array([1])}
+    used |= {name: array for name, array in (more or {}).items() if name in words}
     text = (
         f"g ({dtype}[B,S] ids, {dtype}[B,S] types{extra}) => (float[B,S,8] y{output}) {{ {body} }}"
     )
@@ -124,3 +135,16 @@ def test_subgraph_is_rewritten_and_the_table_may_be_shared() -> None:
         sizes=SIZES,
     )  # fmt: skip
     assert "EmbedLayerNormalization" in [node.op_type for node in branch]
+
+
+@pytest.mark.parametrize(
+    "lookup",
+    [
+        "o = Gather(p, single)",  # one place for all words
+        "o = Gather(narrow, types)",  # rows of one number
+    ],
+)
+def test_lookup_that_is_broadcast_stays(lookup: str) -> None:
+    body = f"{WORDS} {lookup} s = Add(e, o) {NORM}"
+    model = model_of(body, more={"single": np.array([[2]]), "narrow": np.ones((4, 1), np.float32)})
+    assert not FuseEmbeddings()(model).modified

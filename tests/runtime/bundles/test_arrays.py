@@ -63,7 +63,10 @@ def test_member_is_refused_when_it_lies(tmp_path: Path, member: bytes) -> None:
         read_arrays(tmp_path / "a.npz")
 
 
-@pytest.mark.parametrize("table", [[], {"x": "int"}, {"x": "load_module"}, {"x": None}])
+@pytest.mark.parametrize(
+    "table",
+    [[], [1], 5, None, {"x": "int"}, {"x": "load_module"}, {"x": "finfo"}, {"x": None}],
+)
 def test_table_is_refused_when_it_names_no_type(tmp_path: Path, table: Any) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.zeros(2, np.float32))

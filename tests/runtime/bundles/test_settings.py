@@ -11,6 +11,7 @@ import pytest
 from helpers.rewriting import parse_model
 
 from onnxopt.core.errors import InvalidInputError
+from onnxopt.runtime import load_bundle
 from onnxopt.runtime.session_settings import SessionSettings, settings_from
 
 
@@ -59,3 +60,8 @@ def test_options_reach_the_session_when_it_is_opened(tmp_path: Path) -> None:
 def test_changes_name_what_differs() -> None:
     changed = SessionSettings(threads=1, arena=False)
     assert changed.changes(SessionSettings()) == ["threads=1", "arena=False"]
+
+
+def test_provider_is_refused_when_there_is_none_of_that_name(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="provider 'tpu'"):
+        load_bundle(tmp_path, provider="tpu")
