@@ -149,7 +149,10 @@ def _read_labels(labels: Any) -> NDArray[np.int64]:
             raise InvalidInputError(f"{path}: cannot be read: {error.strerror or error}") from error
         except (ValueError, EOFError) as error:
             raise InvalidInputError(f"{path}: holds no labels, one number each: {error}") from error
-    array = np.asarray(found)
+    try:
+        array = np.asarray(found)
+    except ValueError as error:  # lists of different lengths
+        raise InvalidInputError(f"{source} are no list of whole numbers: {error}") from error
     if array.ndim != 1 or array.dtype.kind not in "iu" or not array.size:
         raise InvalidInputError(f"{source} are no list of whole numbers, one for each row")
     return array.astype(np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from onnxopt.recovering.running import RecoverResult, RecoveryReport, recover
+from onnxopt.recovering.report import RecoveryReport
+from onnxopt.recovering.running import RecoverResult, recover
 
 __all__ = ["RecoverResult", "RecoveryReport", "recover"]

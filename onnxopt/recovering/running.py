@@ -17,6 +17,7 @@ from onnxopt.core.errors import InvalidInputError, MissingDependencyError, OnnxO
 from onnxopt.graph.accepting import accepted_model
 from onnxopt.graph.loading import load_model
 from onnxopt.graph.saving import check_target, save_model
+from onnxopt.recovering.report import RecoveryReport
 from onnxopt.runtime.library import CannotRunError, require_runtime
 from onnxopt.runtime.probing import open_plain
 from onnxopt.runtime.session import Session, open_session
@@ -30,43 +31,6 @@ PathLike = str | os.PathLike[str]
 _HELD_OUT = 16
 # How far the module may be from ONNX Runtime, relative to the size of an output.
 _AGREES = 1e-3
-
-
-@dataclasses.dataclass(frozen=True)
-class RecoveryReport:
-    """The record of one `recover` run.
-
-    Attributes:
-        parameters: Numbers that were trained.
-        samples: Input sets trained on.
-        held_out: Input sets that errors were measured on.
-        before: Mean square error of the outputs relative to their variance, on held-out samples.
-        errors: The same after every epoch.
-        chosen: The epoch that was kept, from 1 on; 0 if none was better than before.
-        is_apart: False if there were too few samples to measure on others than those trained on.
-    """
-
-    parameters: int
-    samples: int
-    held_out: int
-    before: float
-    errors: tuple[float, ...]
-    chosen: int
-    is_apart: bool = True
-
-    @property
-    def after(self) -> float:
-        """Error of what was kept."""
-        return self.errors[self.chosen - 1] if self.chosen else self.before
-
-    def to_text(self) -> str:
-        """For people."""
-        kept = f"epoch {self.chosen} of {len(self.errors)}" if self.chosen else "nothing was better"
-        on = f"{self.held_out} others" if self.is_apart else "the same, too few to keep some apart"
-        return (
-            f"{self.parameters:,} parameters trained on {self.samples} input sets: error of the "
-            f"outputs {self.before:.3%} -> {self.after:.3%} on {on} ({kept})"
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +151,7 @@ def _train(
     before = _error(module, goals, held_out)
     best, chosen = before, 0
     kept = {name: value.clone() for name, value in module.state_dict().items()}
-    errors = []
+    errors, left_out = [], 0
     rng = np.random.default_rng(seed)
     for epoch in range(1, epochs + 1):
         for index in rng.permutation(np.asarray(training)):
@@ -195,9 +159,13 @@ def _train(
             optimizer.zero_grad()
             loss = _loss(module(feeds), wanted)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            schedule.step()
+            norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            # A step of NaN would end the training of all that is left.
+            if torch.isfinite(norm):
+                optimizer.step()
+                schedule.step()
+            else:
+                left_out += 1
         errors.append(_error(module, goals, held_out))
         if progress is not None:
             progress(epoch, epochs, errors[-1])
@@ -214,6 +182,7 @@ def _train(
         tuple(errors),
         chosen,
         is_apart=not set(training) & set(held_out),
+        left_out=left_out,
     )
 
 

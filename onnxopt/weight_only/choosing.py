@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from onnxopt.graph.blocks import BITS, BlockEncoding
@@ -72,6 +72,12 @@ def choose_bits(
         if extra <= left:
             encodings[site] = dataclasses.replace(encodings[site], bits=many)
             left -= extra
+
+
+def unmatched(sites: Iterable[WeightSite], patterns: Iterable[str]) -> list[str]:
+    """The patterns that are no weight's."""
+    names = [site.name for site in sites]
+    return [one for one in patterns if not any(excluded(name, (one,)) for name in names)]
 
 
 def is_named(site: WeightSite, overrides: Mapping[str, int]) -> bool:

@@ -31,7 +31,13 @@ from onnxopt.passes.quantization.weight_only import (
 )
 from onnxopt.passes.quantization.weight_sites import RULE, WeightSite, find_sites
 from onnxopt.weight_only.block_sizes import SIZES
-from onnxopt.weight_only.choosing import choose_bits, choose_blocks, is_named, overridden
+from onnxopt.weight_only.choosing import (
+    choose_bits,
+    choose_blocks,
+    is_named,
+    overridden,
+    unmatched,
+)
 from onnxopt.weight_only.report import WeightRecord, WeightReport
 
 if TYPE_CHECKING:
@@ -47,6 +53,7 @@ Progress = Callable[[str, int, int], None]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 DEFAULT_MEMORY = 1 << 30
 _FROM_DATA = ("gptq", "awq")
+_MOST_LEVEL = 4  # of accuracy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +124,12 @@ def quantize_weights(
     """
     if algorithm not in ALGORITHMS:
         raise InvalidInputError(f"the algorithms are {', '.join(ALGORITHMS)}, not {algorithm!r}")
+    if format not in get_args(Format):
+        raise InvalidInputError(f"the formats are {', '.join(get_args(Format))}, not {format!r}")
+    if not 0 <= accuracy_level <= _MOST_LEVEL:
+        raise InvalidInputError(
+            f"accuracy levels are from 0 to {_MOST_LEVEL}, not {accuracy_level}"
+        )
     if data is None and algorithm in _FROM_DATA:
         raise InvalidInputError(
             f"algorithm {algorithm} needs calibration data (a few texts or samples); mse does not"
@@ -149,6 +162,10 @@ def quantize_weights(
         "mse" if algorithm == "gptq" or algorithm == "awq" else algorithm,
     )
     sites, report.refusals = find_sites(work, smallest)
+    report.notes += [
+        f"no weight that can be quantized is named {pattern!r}"
+        for pattern in unmatched(sites, (*exclude, *(overrides or {})))
+    ]
     encodings = {}
     for site in sites:
         if excluded(site.name, exclude):

@@ -110,3 +110,18 @@ def test_report_says_when_no_samples_were_kept_apart() -> None:
     assert not report.is_apart
     assert "the same, too few to keep some apart" in report.to_text()
     assert "others" not in report.to_text()
+
+
+def test_steps_without_finite_gradients_are_left_out_and_counted() -> None:
+    text = "g (float[N, 8] x) => (float[N, 1] y) { h = MatMul(x, a) y = ReduceL2(h, last) }"
+    weight = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
+    original, student = (
+        parse_model(text, {"a": weight + np.float32(shift), "last": np.array([-1])})
+        for shift in (0, 0.1)
+    )
+    # The length of a row of zeros has no gradient.
+    data = [{"x": one["x"] * (np.arange(16) > 0)[:, None].astype(np.float32)} for one in _data()]
+    result = onnxopt.recover(student, original, data=data, epochs=1)
+    assert result.report.left_out == 18  # of 36 sets of 8 rows
+    assert "steps left out: gradients were not finite" in result.report.to_text()
+    assert result.report.chosen == 1

@@ -126,6 +126,22 @@ def test_overrides_and_exclusions_are_kept() -> None:
     assert [(r.node, r.reason) for r in result.report.refusals] == [("down", "it is excluded")]
 
 
+def test_patterns_that_name_nothing_are_noted() -> None:
+    notes = _quantized(
+        _network(), overrides={"nose": 8, "he*": 8}, exclude=["ear", "up"]
+    ).report.notes
+    assert [n.rsplit(" ", 1)[1] for n in notes if n.startswith("no weight")] == ["'ear'", "'nose'"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"format": "qdq"}, "the formats are operators, standard"), ({"accuracy_level": 5}, "0 to 4")],
+)
+def test_options_that_mean_nothing_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        quantize_weights(_network(), **options)
+
+
 def test_the_report_says_what_was_saved(tmp_path: Path) -> None:
     save_model(_network(), tmp_path / "in.onnx")
     result = quantize_weights(tmp_path / "in.onnx", tmp_path / "out.onnx", smallest=16)

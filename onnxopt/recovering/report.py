@@ -1,0 +1,48 @@
+"""What training did."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class RecoveryReport:
+    """The record of one `recover` run.
+
+    Attributes:
+        parameters: Numbers that were trained.
+        samples: Input sets trained on.
+        held_out: Input sets that errors were measured on.
+        before: Mean square error of the outputs relative to their variance, on held-out samples.
+        errors: The same after every epoch.
+        chosen: The epoch that was kept, from 1 on; 0 if none was better than before.
+        is_apart: False if there were too few samples to measure on others than those trained on.
+        left_out: Steps that were not taken since their gradients were not finite.
+    """
+
+    parameters: int
+    samples: int
+    held_out: int
+    before: float
+    errors: tuple[float, ...]
+    chosen: int
+    is_apart: bool = True
+    left_out: int = 0
+
+    @property
+    def after(self) -> float:
+        """Error of what was kept."""
+        return self.errors[self.chosen - 1] if self.chosen else self.before
+
+    def to_text(self) -> str:
+        """For people."""
+        kept = f"epoch {self.chosen} of {len(self.errors)}" if self.chosen else "nothing was better"
+        on = f"{self.held_out} others" if self.is_apart else "the same, too few to keep some apart"
+        text = (
+            f"{self.parameters:,} parameters trained on {self.samples} input sets: error of the "
+            f"outputs {self.before:.3%} -> {self.after:.3%} on {on} ({kept})"
+        )
+        if self.left_out:
+            steps = self.samples * len(self.errors)
+            text += f"; {self.left_out} of {steps} steps left out: gradients were not finite"
+        return text
