@@ -90,7 +90,8 @@ class _Bias(NodeRule):
         data_scale = data_scale.reshape(())
         raised = _raised(scale, weight, layer, bias, data_scale)
         product = (data_scale * raised).astype(np.float32)
-        if (smallest_bias_scale(bias) > product).any():
+        # Of a bias that is NaN the smallest scale is NaN, too; products of tiny scales are zero.
+        if not ((smallest_bias_scale(bias) <= product) & (product > 0)).all():
             return refuse("its bias does not fit int32 at the scale of its products", node)
         if self._avoid_saturation and weight_can_saturate(weight):
             return refuse("its weights could saturate the 8-bit kernels of this CPU", node)

@@ -203,6 +203,7 @@ def test_a_metric_of_the_user_counts_samples_as_they_were_given() -> None:
     [
         ({"labels": np.zeros(7, int)}, "7 labels do not fit 24 samples of 8 rows"),
         ({"labels": np.zeros((4, 2))}, "no list of whole numbers"),
+        ({"labels": [[1], [1, 2]]}, "no list of whole numbers"),
         ({"labels": "missing.npy"}, "missing.npy: cannot be read"),
         ({"labels": "labels.bin"}, "labels are in .npy"),
         ({"labels": np.zeros(192, int), "metric": len}, "give one of them"),

@@ -164,6 +164,12 @@ def test_refuses_when_bias_does_not_fit_int32() -> None:
     assert_refuses(QuantizeBiases(), model, "does not fit int32")
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_bias_that_is_not_finite_is_not_hidden_in_integers(broken: float) -> None:
+    bias = np.array([0.5, broken, 2.0, 0.25], np.float32)
+    assert not QuantizeBiases()(conv(b=bias)).modified
+
+
 def test_stays_when_there_is_nothing_to_quantize_it_with() -> None:
     no_data_scale = parse_model(
         """g (float[N, 3, 6, 6] d) => (float[N, 4, 4, 4] y)
