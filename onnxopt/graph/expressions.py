@@ -6,6 +6,7 @@ and products thousands of times.
 
 from __future__ import annotations
 
+import math
 import re
 from functools import lru_cache
 from typing import Any
@@ -21,6 +22,11 @@ NAME = re.compile(r"[^\W\d]\w*(?:[.:/][\w.:/]*)?")
 _HYPHENATED = re.compile(r"\w[-/]\w")
 # Longer expressions cost more than they prove.
 _LONGEST = 160
+# Models may come from anybody: what would take long to read or to expand stays a name.
+_POWER = re.compile(r"[\w)]\*\*\d(?![\d*.])")
+_MOST_POWERS = 3
+_MOST_OPERANDS = 8
+_MOST_TERMS = 256
 
 
 @lru_cache(maxsize=65536)
@@ -149,14 +155,40 @@ def _expression(dim: Dim) -> Any:
 
 
 def _parse(text: str) -> Any:
-    if NAME.fullmatch(text) or _HYPHENATED.search(text):
+    if NAME.fullmatch(text) or _HYPHENATED.search(text) or not _is_short(text):
         return _symbol(text)
     try:
         parsed: Any = ir.SymbolicDim(text)._expr
     except (ValueError, TypeError, ArithmeticError):
         return _symbol(text)  # a name with unusual letters
+    if _terms(parsed) > _MOST_TERMS:
+        return _symbol(text)
     renamed = {symbol: _symbol(str(symbol)) for symbol in parsed.free_symbols}
     return parsed.xreplace(renamed)
+
+
+def _is_short(text: str) -> bool:
+    """True if reading a text takes no time: sympy computes powers and compares operands at once."""
+    compact = "".join(text.split())
+    powers = compact.count("**")
+    return (
+        len(compact) <= _LONGEST
+        and powers <= _MOST_POWERS
+        and powers == len(_POWER.findall(compact))
+        and compact.count(",") < _MOST_OPERANDS
+    )
+
+
+def _terms(expression: Any) -> int:
+    """How many terms an expression has at most once it is expanded."""
+    if expression.is_Add:
+        return sum(map(_terms, expression.args))
+    if expression.is_Mul:
+        return math.prod(map(_terms, expression.args))
+    if expression.is_Pow:
+        base, power = expression.as_base_exp()
+        return _terms(base) ** abs(int(power)) if power.is_Integer else 1
+    return max(map(_terms, expression.args), default=1)
 
 
 def _symbol(name: str) -> Any:

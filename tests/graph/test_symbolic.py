@@ -84,3 +84,21 @@ def test_same_key_gets_the_same_symbol() -> None:
     assert symbols.fresh() == "unk__3"
     assert symbols.keyed("a") == "unk__1"
     assert symbols.keyed("b") == "unk__4"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9**9**9**9",
+        "((((9**9)**9)**9)**9)**9",
+        "(N + 1)**999999",
+        "(" * 3000 + "N" + ")" * 3000,
+        f"Max({', '.join(f'a{i}' for i in range(40))})",
+        "*".join(f"({a}+{b})" for a, b in zip("abcdefghijklm", "nopqrstuvwxyz", strict=True)),
+    ],
+)
+def test_text_that_would_take_long_to_read_is_a_name(text: str) -> None:
+    assert symbolic.sub(text, text) == 0
+    assert symbolic.equal(text, text)
+    assert not symbolic.equal(text, "N")
+    assert symbolic.is_at_least(text, 0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -18,6 +19,11 @@ from onnxopt.graph.values import dims, rank
 from onnxopt.passes.fusion.attention.canonical import Mask, UnlikeError
 from onnxopt.passes.fusion.attention.heads import Shape, typed
 from onnxopt.passes.fusion.attention.lengths import Lengths, integers
+
+# Stands for any finite fill where the type has it: the scores stay in the sum and must be lost in
+# it, since a row that is masked out as a whole is the mean of all values; and the sum of several
+# masks is still finite.
+_LOSES_SCORES = -1e30
 
 
 def bias_shape(masks: Sequence[Mask], scores: Shape) -> Shape:
@@ -100,9 +106,9 @@ def additive(op: Any, mask: Mask, dtype: ir.DataType, lengths: Lengths) -> ir.Va
     value = mask.value
     shape = dims(value)
     if mask.fill is not None:
-        low = _number(op, max(mask.fill, float(np.finfo(dtype.numpy()).min)), dtype)
-        if mask.fill == float("-inf"):
-            low = _number(op, mask.fill, dtype)
+        least = float(ml_dtypes.finfo(dtype.numpy()).min)
+        fill = _LOSES_SCORES if least < _LOSES_SCORES else max(mask.fill, least)
+        low = _number(op, mask.fill if mask.fill == float("-inf") else fill, dtype)
         zero = _number(op, 0.0, dtype)
         sides = (zero, low) if mask.keep else (low, zero)
         value = typed(op.Where(value, *sides), zero, shape)

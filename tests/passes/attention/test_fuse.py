@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 from helpers.attention import (
     BATCHES,
@@ -176,3 +177,23 @@ def test_softmax_without_an_axis_is_over_keys_from_opset_13_on(opset: int, fuses
     infer_model(model)
     assert MULTI(model).modified == fuses
     assert ("Softmax" in op_types(model)) != fuses
+
+
+@pytest.mark.parametrize("fill", [-1e4, -1e9, -3.4e38])
+def test_row_masked_out_by_a_number_is_the_mean_of_all_values(fill: float) -> None:
+    text = """
+    g (float[1,2,4,8] q, float[1,2,4,8] k, float[1,2,4,8] v, bool[1,1,4,4] m, bool[1,1,4,4] n)
+    => (float[1,2,4,8] y) {
+      t = Transpose<perm=[0,1,3,2]>(k) s = MatMul(q, t) a = Where(m, s, low) b = Where(n, a, low)
+      p = Softmax(b) y = MatMul(p, v)
+    }"""
+    model = parse_model(text, {"low": np.array(fill, np.float32)})
+    infer_model(model)
+    rng = np.random.default_rng(0)
+    feeds = {name: rng.normal(size=(1, 2, 4, 8)).astype(np.float32) for name in "qkv"}
+    kept = np.ones((1, 1, 4, 4), bool)
+    kept[0, 0, 1], kept[0, 0, 2, 2:] = False, False
+    assert_rewrites(
+        MULTI, model, expect=None, rewrites=1, rtol=1e-5, atol=1e-5, check=False,
+        feeds=feeds | {"m": kept, "n": kept},
+    )  # fmt: skip
