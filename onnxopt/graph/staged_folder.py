@@ -55,7 +55,7 @@ def staged_folder(target: Path, *, marker: str, overwrite: bool) -> Iterator[Pat
         SaveError: It cannot be made or moved; nothing is left of it.
     """
     check_folder(target, marker=marker, overwrite=overwrite)
-    target = target.absolute()
+    target = target.resolve()  # behind a link: it stays, what it leads to is replaced
     stage = target.parent / f".onnxopt-{secrets.token_hex(8)}.tmp"
     try:
         with save_errors(target):

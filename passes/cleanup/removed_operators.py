@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxopt.core.errors import InvalidModelError
 from onnxopt.core.names import Names
 from onnxopt.core.rewriting import replace_value
 from onnxopt.core.walking import all_graphs
@@ -63,8 +64,9 @@ class _Replacement:
             self._crop(source)
         elif op_type == "ImageScaler":
             scaled = self._op("Mul", source, self._constant(self._float("scale", 1.0)))
-            bias = self._node.attributes["bias"].as_floats()
-            self._op("Add", scaled, self._constant(np.reshape(bias, (-1, 1, 1))))
+            bias = self._node.attributes.get("bias")
+            if bias is not None:
+                self._op("Add", scaled, self._constant(np.reshape(bias.as_floats(), (-1, 1, 1))))
         elif op_type == "Scale":
             self._op("Mul", source, self._constant(self._float("scale", 1.0)))
         else:
@@ -79,12 +81,18 @@ class _Replacement:
         return self._made
 
     def _crop(self, source: ir.Value) -> None:
-        left, top, right, bottom = ints_attribute(self._node, "border") or (0, 0, 0, 0)
+        border = ints_attribute(self._node, "border") or (0, 0, 0, 0)
         size = ints_attribute(self._node, "scale")
+        if len(border) != 4 or (size and len(size) != 2):
+            raise InvalidModelError(
+                f"node {self._node.name or 'Crop'!r} has a border of {len(border)} numbers and a "
+                f"scale of {len(size or ())}; Crop has 4, and 2 or none"
+            )
+        left, top, right, bottom = border
         if size:
             ends = [top + size[0], left + size[1]]
         else:
-            ends = [-border if border else sys.maxsize for border in (bottom, right)]
+            ends = [-side if side else sys.maxsize for side in (bottom, right)]
         self._op("Slice", source, starts=[top, left], ends=ends, axes=[2, 3])
 
     def _op(self, op_type: str, *inputs: ir.Value, **attributes: Sequence[int]) -> ir.Value:

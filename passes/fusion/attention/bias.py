@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -106,8 +105,8 @@ def additive(op: Any, mask: Mask, dtype: ir.DataType, lengths: Lengths) -> ir.Va
     value = mask.value
     shape = dims(value)
     if mask.fill is not None:
-        least = float(ml_dtypes.finfo(dtype.numpy()).min)
-        fill = _LOSES_SCORES if least < _LOSES_SCORES else max(mask.fill, least)
+        is_half = dtype == ir.DataType.FLOAT16
+        fill = max(mask.fill, float(np.finfo(np.float16).min)) if is_half else _LOSES_SCORES
         low = _number(op, mask.fill if mask.fill == float("-inf") else fill, dtype)
         zero = _number(op, 0.0, dtype)
         sides = (zero, low) if mask.keep else (low, zero)

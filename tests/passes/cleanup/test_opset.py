@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from helpers.rewriting import op_types, parse_model, random_feeds, run
 
-from onnxopt.core.errors import InvalidInputError
+from onnxopt.core.errors import InvalidInputError, InvalidModelError
 from onnxopt.passes.cleanup.opset import ConvertOpset
 
 SQUEEZE = "g (float[N, 1, 4] x) => (float[N, 4] y) { y = Squeeze <axes = [1]> (x) }"
@@ -109,3 +109,16 @@ def test_broadcasts_of_opset_6_keep_their_axis(axis: int, shape: tuple[int, ...]
     aligned = bias.reshape(*shape, *[1] * (4 - axis - len(shape)))
     expected = np.maximum(feeds["x"], 0) + aligned
     np.testing.assert_allclose(run(model, feeds)[0], expected, rtol=1e-6)
+
+
+def test_crop_is_refused_when_its_border_is_none() -> None:
+    text = "g (float[1,3,4,4] x) => (float[1,3,2,2] y) { y = Crop <border = [1, 1]> (x) }"
+    with pytest.raises(InvalidModelError, match="border of 2 numbers"):
+        ConvertOpset(version=17)(parse_model(text, opset=8))
+
+
+def test_image_scaler_without_a_bias_is_a_product() -> None:
+    text = "g (float[1,3,4,4] x) => (float[1,3,4,4] y) { y = ImageScaler <scale = 2.0> (x) }"
+    model = parse_model(text, opset=8)  # ONNX Runtime wants a bias, the standard does not
+    ConvertOpset(version=17)(model)
+    assert op_types(model) == ["Mul"]
