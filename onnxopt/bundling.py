@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shutil
 import tempfile
@@ -74,6 +75,8 @@ class BundleOptions:
         ort_format: Add the model in ONNX Runtime's own format.
         archive: Write a .zip beside the folder.
         overwrite: Replace an earlier bundle.
+        max_error: Largest error, relative to an output's scale, that a quantized or pruned model
+            may have against its original; by default that of rounding.
         command: The command line that made it, for the record.
     """
 
@@ -83,6 +86,7 @@ class BundleOptions:
     ort_format: bool = False
     archive: bool = False
     overwrite: bool = False
+    max_error: float | None = None
     command: Sequence[str] = ()
 
 
@@ -119,7 +123,7 @@ def bundle(
         reference = None
         if original is not None:
             reference = Path(original)
-            facts["parity"] = _parity(reference, stage / MODEL, chosen.inputs)
+            facts["parity"] = _parity(reference, stage / MODEL, chosen)
         manifest = _complete(stage, source, reference, as_target(target), chosen, facts)
     return Bundle(Path(folder), manifest)
 
@@ -231,14 +235,20 @@ def _complete(
     )
 
 
-def _parity(original: Path, model: Path, inputs: Any) -> dict[str, Any]:
+def _parity(original: Path, model: Path, options: BundleOptions) -> dict[str, Any]:
     from onnxopt.runtime.inputs import plan_inputs
     from onnxopt.runtime.verify_saved import verify_saved
 
-    found = verify_saved(model, original, plan_inputs(load_model(original), inputs))
-    if found.status == "failed":
-        raise ParityError(f"the model is not at parity with {original}: {found.reasons[0]}")
-    return {**found.to_dict(), "summary": found.summary()}
+    found = verify_saved(model, original, plan_inputs(load_model(original), options.inputs))
+    if found.status != "failed":
+        return {**found.to_dict(), "summary": found.summary()}
+    errors = [one.difference.relative for one in found.outputs if not one.difference.broken]
+    worst = max(errors, default=math.inf) if len(errors) == len(found.outputs) else math.inf
+    if options.max_error is None or not worst <= options.max_error:
+        advice = "; allow it with max_error (--max-error)" if math.isfinite(worst) else ""
+        raise ParityError(f"not at parity with {original}: {found.reasons[0]}{advice}")
+    summary = f"largest relative error {worst:.2g} of the original's outputs"
+    return {**found.to_dict(), "summary": f"{summary} ({options.max_error:g} allowed)"}
 
 
 def _copy_model(source: Path, graph: ir.Model, stage: Path) -> None:

@@ -179,10 +179,18 @@ def test_model_is_bundled_as_it_is_with_its_data(tmp_path: Path) -> None:
 def test_nothing_is_made_when_the_model_is_not_at_parity(model: Path, tmp_path: Path) -> None:
     weight = np.ones((8, 8), np.float32)
     ir.save(parse_model(_TEXT, {"w": weight}), tmp_path / "other.onnx")
-    with pytest.raises(ParityError, match="not at parity with"):
+    with pytest.raises(ParityError, match=r"not at parity with .*--max-error"):
         onnxopt.bundle(tmp_path / "other.onnx", tmp_path / "b", original=model, options=_OPTIONS)
     assert not (tmp_path / "b").exists()
     assert list(tmp_path.glob(".onnxopt*")) == []
+
+
+def test_error_is_recorded_when_it_is_allowed(model: Path, tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
+    ir.save(parse_model(_TEXT, {"w": weight * 1.01}), tmp_path / "other.onnx")
+    options = onnxopt.BundleOptions(seconds=0, max_error=0.02)
+    made = onnxopt.bundle(tmp_path / "other.onnx", tmp_path / "b", original=model, options=options)
+    assert "(0.02 allowed)" in made.manifest.facts["parity"]["summary"]
 
 
 def test_folder_is_refused_when_something_else_is_in_it(model: Path, tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ def _run() -> int:
         return _fail(str(error), error.exit_code)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "onnxopt"
-        return _fail(f"{error.format_message()} (see {command} --help)", error.exit_code)
+        message = " ".join(error.format_message().split())  # click breaks lines
+        return _fail(f"{message} (see {command} --help)", error.exit_code)
     except click.ClickException as error:
         return _fail(error.format_message(), error.exit_code)
     except click.Abort:  # Ctrl-C where its handler was not in place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,13 @@ from onnxopt.cli.output import show
     metavar="FILE",
     help="What MODEL was made of: the bundle then records parity with it and the speed-up.",
 )
+@click.option(
+    "--max-error",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="E",
+    help="Largest error, relative to an output's scale, that MODEL may have against --original, "
+    "for a quantized or pruned one; by default that of rounding.",
+)
 @inputs_option
 @target_option
 @bundle_options
@@ -35,6 +43,7 @@ def command(
     model: Path,
     output: Path | None,
     original: Path | None,
+    max_error: float | None,
     inputs: str | None,
     target: str | None,
     as_json: bool,
@@ -48,6 +57,7 @@ def command(
     hashes of all files, and a README with code that loads it. `onnxopt verify DIR` checks it.
     """
     chosen = take_bundle_options(options, wanted=True, inputs=inputs)
+    chosen = dataclasses.replace(chosen, max_error=max_error)
     from onnxopt.bundling import bundle
 
     folder = output or model.with_name(f"{model.stem}.bundle")

@@ -55,11 +55,21 @@ def external_data_option(function: F) -> F:
     )(function)
 
 
+def _check_folder(
+    context: click.Context, parameter: click.Parameter, path: Path | None
+) -> Path | None:
+    """Before any work is done for it."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise InvalidInputError(f"cannot write the page {path}: there is no such folder")
+    return path
+
+
 def html_option(function: F) -> F:
     """`--html FILE`: the report as a page."""
     return click.option(
         "--html",
         type=click.Path(path_type=Path),
+        callback=_check_folder,
         metavar="FILE",
         help="Write the report as one page of HTML that needs nothing but itself.",
     )(function)

@@ -8,7 +8,12 @@ from typing import Any
 
 import click
 
-from onnxopt.cli.options import input_shape_option, output_options, parse_input_shapes
+from onnxopt.cli.options import (
+    html_option,
+    input_shape_option,
+    output_options,
+    parse_input_shapes,
+)
 from onnxopt.core.errors import InvalidInputError
 
 _SHARE = click.FloatRange(0, 1, min_open=True)
@@ -135,13 +140,7 @@ _SHARE = click.FloatRange(0, 1, min_open=True)
 )
 @click.option("--target", metavar="TARGET", help="Where the result will run, as for optimize.")
 @click.option("--external-data/--no-external-data", default=None, help="As for optimize.")
-@click.option(
-    "--html",
-    "plot",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Draw importance and widths of all groups into this .html file.",
-)
+@html_option
 @input_shape_option
 @output_options
 def command(
@@ -149,7 +148,7 @@ def command(
     output: Path | None,
     input_shapes: tuple[str, ...],
     max_memory: int,
-    plot: Path | None,
+    html: Path | None,
     vocabulary_file: Path | None,
     unknown: int | None,
     narrow_outputs: bool,
@@ -184,10 +183,10 @@ def command(
             vocabulary=vocabulary,
             **options,
         )
-    if plot is not None:
+    if html is not None:
         from onnxopt.cli.pruning_plot import draw
 
-        draw(result.report, plot)
+        draw(result.report, html)
     if as_json:
         click.echo(json.dumps(result.report.to_dict(), indent=2))
     elif not quiet:

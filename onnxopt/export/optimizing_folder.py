@@ -52,6 +52,7 @@ def optimize_folder(
             if say is not None:
                 say(name)
             report = optimize(source / name, stage / name, **options).report
+            report.output = os.fspath(target / name)  # where it will be in the end
             reports[name] = report
             entry["optimized"] = report.to_dict()
         _copy_others(source, stage, set(entries))

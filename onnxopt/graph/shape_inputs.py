@@ -72,8 +72,8 @@ def _reshape(inference: Inference, node: ir.Node) -> ShapeInput:
     for index, item in enumerate(target):
         here = source[index] if source is not None and index < len(source) else None
         dim: Dim | None = item
-        if dim is None and made is not None:
-            dim = made[index]
+        if (dim is None or dim == -1) and made is not None and made[index] is not None:
+            dim = made[index]  # also for the model's own -1: what is known need not be inferred
         if isinstance(dim, int) and (dim != 0 or item is not None):
             items.append(int(dim))
         elif dim is not None and here == dim and not (allow_zero and has_zero):
@@ -86,8 +86,11 @@ def _reshape(inference: Inference, node: ir.Node) -> ShapeInput:
         return ShapeInput(1, reason="two dimensions of the new shape depend on the input's size")
     if -1 in items and allow_zero and has_zero:
         return ShapeInput(1, reason="allowzero with a zero in the shape rules out -1")
-    # A -1 that the model has already failed wherever a copied size is 0; a new one must not.
-    is_new = any(item == -1 and target[index] != -1 for index, item in enumerate(items))
+    # A -1 that the model has already failed wherever a copied size is 0, but for allowzero, with
+    # which nothing is copied; a new one must not.
+    is_new = any(
+        item == -1 and (target[index] != -1 or allow_zero) for index, item in enumerate(items)
+    )
     if is_new and not all(dim is not None and symbolic.is_at_least(dim, 1) for dim in copied):
         return ShapeInput(1, reason="a dimension to infer stands beside one that can be 0")
     return ShapeInput(1, tuple(items), copies_zero=allow_zero and not has_zero and bool(copied))

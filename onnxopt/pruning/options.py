@@ -58,7 +58,8 @@ class PruneOptions:
         if len(given) != 1:
             text = " and ".join(given) if given else "none"
             raise InvalidInputError(
-                f"give one of sparsity, target_flops, target_size and target_latency, not {text}"
+                "give one of sparsity, target_flops, target_size and target_latency (--sparsity, "
+                f"--target-flops, --target-size, --target-latency), not {text}"
             )
         if self.sparsity is not None and not 0 <= self.sparsity < 1:
             raise InvalidInputError(f"sparsity is at least 0 and below 1, not {self.sparsity}")

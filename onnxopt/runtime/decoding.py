@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxopt.core.errors import InvalidInputError
-from onnxopt.runtime.library import CannotRunError, load_runtime, one_line
+from onnxopt.runtime.library import CannotRunError, load_runtime, one_line, runtime_errors
 from onnxopt.runtime.session import CPU, Declared, ModelSource, open_session
 
 _NUMPY: dict[str, np.dtype[Any]] = {
@@ -114,9 +114,7 @@ class Decoder:
             binding.bind_output(name, "cpu" if name == self._logits else self._device)
         try:
             self._native.run_with_iobinding(binding)
-        except Exception as error:
-            if "onnxruntime" not in type(error).__module__:
-                raise
+        except runtime_errors() as error:
             raise CannotRunError(one_line(error)) from error
         found = dict(zip(names, binding.get_outputs(), strict=True))
         self._cache = {past: found[present] for past, present in self._pairs.items()}

@@ -119,8 +119,8 @@ def test_bundle_has_a_page(model: Path, run: Run, tmp_path: Path) -> None:
 def test_page_in_a_missing_folder_is_refused(model: Path, tmp_path: Path) -> None:
     arguments = ["compare", str(model), str(model), "--html", str(tmp_path / "gone" / "page.html")]
     result = CliRunner().invoke(cli, arguments)
+    assert isinstance(result.exception, InvalidInputError)
     assert "cannot write the page" in str(result.exception)
-    assert not isinstance(result.exception, InvalidInputError)
 
 
 def test_regions_follow_the_precision(tmp_path: Path) -> None:

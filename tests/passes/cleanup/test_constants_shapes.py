@@ -28,6 +28,24 @@ def test_reshape_copies_and_infers_when_batch_is_dynamic() -> None:
     assert shape.const_value.numpy().tolist() == [0, 2, 12]
 
 
+def test_nothing_is_inferred_when_the_size_is_known_and_the_batch_may_be_empty() -> None:
+    """With allowzero the model's own -1 works for an empty batch; beside a copied 0 it would not."""
+    model = parse_model(
+        """g (float[N,4,1,1] x) => (float[N,4] y)
+        { b = Shape<start=0,end=1>(x) t = Concat<axis=0>(b, rest)
+          y = Reshape<allowzero=1>(x, t) }""",
+        {"rest": np.array([-1])},
+    )
+    sizes = [{"N": 1}, {"N": 3}]
+    rewrites = {"known-shape": 1}
+    assert_rewrites(
+        FoldConstants(), model, expect=["Reshape"], rewrites=rewrites, rtol=0, atol=0, sizes=sizes
+    )
+    (shape,) = model.graph.initializers.values()
+    assert shape.const_value is not None
+    assert shape.const_value.numpy().tolist() == [0, 4]
+
+
 def test_reshape_infers_the_rest_when_two_dimensions_are_merged() -> None:
     model = parse_model(
         """g (float[N,S,6] x) => (float[M,3] y)
