@@ -29,7 +29,7 @@ def test_reshape_copies_and_infers_when_batch_is_dynamic() -> None:
 
 
 def test_nothing_is_inferred_when_the_size_is_known_and_the_batch_may_be_empty() -> None:
-    """With allowzero the model's own -1 works for an empty batch; beside a copied 0 it would not."""
+    """With allowzero the model's own -1 takes an empty batch; beside a copied 0 it would not."""
     model = parse_model(
         """g (float[N,4,1,1] x) => (float[N,4] y)
         { b = Shape<start=0,end=1>(x) t = Concat<axis=0>(b, rest)
