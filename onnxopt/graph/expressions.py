@@ -70,7 +70,7 @@ def _is_polynomial(expression: Any) -> bool:
 def _as_dim(expression: Any) -> Dim | None:
     expression = sympy.expand(expression)
     if expression.is_Integer:
-        return int(expression)
+        return int(expression) if abs(expression) < 2**63 else None
     if expression.has(sympy.zoo, sympy.nan, sympy.oo):
         return None
     text = str(expression)

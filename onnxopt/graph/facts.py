@@ -10,8 +10,6 @@ import onnx_ir as ir
 
 from onnxopt.graph.symbolic import Dim, Symbols, is_named
 
-_LARGEST = 2**63 - 1
-
 
 class Fact(NamedTuple):
     """Type and shape of one value.
@@ -82,10 +80,7 @@ def type_proto(fact: Fact) -> onnx.TypeProto:
     if fact.other is not None:
         made = onnx.TypeProto.FromString(fact.other)
     else:
-        dims = fact.dims
-        if dims is not None:  # sums of the sizes that hostile models declare leave 64 bits
-            dims = tuple(None if isinstance(d, int) and d > _LARGEST else d for d in dims)
-        made = onnx.helper.make_tensor_type_proto(fact.dtype, dims)
+        made = onnx.helper.make_tensor_type_proto(fact.dtype, fact.dims)
     return made
 
 

@@ -32,21 +32,26 @@ def is_named(text: str | None) -> bool:
 def add(first: Dim, second: Dim) -> Dim | None:
     """`first + second`; None if the expression gets out of hand."""
     if isinstance(first, int) and isinstance(second, int):
-        return first + second
+        return _within(first + second)
     return combine("+", first, second)
+
+
+def _within(number: int) -> int | None:
+    """The number; None if it is none of 64 bits, as sums of what hostile models declare."""
+    return number if -(2**63) <= number < 2**63 else None
 
 
 def sub(first: Dim, second: Dim) -> Dim | None:
     """`first - second`; may be negative."""
     if isinstance(first, int) and isinstance(second, int):
-        return first - second
+        return _within(first - second)
     return 0 if first == second else combine("-", first, second)
 
 
 def mul(first: Dim, second: Dim) -> Dim | None:
     """`first * second`."""
     if isinstance(first, int) and isinstance(second, int):
-        return first * second
+        return _within(first * second)
     return combine("*", first, second)
 
 
