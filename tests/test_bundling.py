@@ -152,6 +152,24 @@ def test_sample_fails_when_the_model_computes_something_else(copy: Path) -> None
     assert "output 'y': relative error" in found.checks[-1].findings[0]
 
 
+def test_bundle_fails_when_the_model_reads_a_file_that_is_not_in_the_record(
+    model: Path, tmp_path: Path
+) -> None:
+    from onnxopt.runtime.bundles.manifest import MANIFEST, read_manifest, write_manifest
+
+    loaded = onnxopt.load(model)
+    (tmp_path / "in").mkdir()
+    source = tmp_path / "in" / "net.onnx"
+    ir.save(loaded, source, external_data="weights.bin", size_threshold_bytes=1)
+    onnxopt.bundle(source, tmp_path / "b", options=_OPTIONS)
+    manifest = read_manifest(tmp_path / "b")
+    files = {name: entry for name, entry in manifest.files.items() if name != "weights.bin"}
+    write_manifest(dataclasses.replace(manifest, files=files), tmp_path / "b" / MANIFEST)
+    found = onnxopt.verify(tmp_path / "b")
+    assert not found.passed
+    assert "the model reads weights.bin, which is not in the record" in found.to_text()
+
+
 def test_file_is_mentioned_when_it_does_not_belong(copy: Path) -> None:
     (copy / "extra.bin").write_bytes(b"x")
     found = onnxopt.verify(copy)

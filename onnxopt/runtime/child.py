@@ -141,6 +141,13 @@ class Child:
         return ChildEndedError(f"ended with exit code {code}{said}", crashed=False)
 
 
+def all_memory() -> int | None:
+    """What this machine has; more would only make it swap."""
+    if not hasattr(os, "sysconf"):
+        return None
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def serve(preload: tuple[str, ...], memory: int | None) -> None:
     """The child's side: answers requests until its input ends."""
     if memory is not None and sys.platform == "linux":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Callable
 from contextlib import closing
@@ -11,7 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxopt.runtime.child import Child, ChildEndedError
+from onnxopt.runtime.child import Child, ChildEndedError, all_memory
 from onnxopt.runtime.inputs import InputPlan
 from onnxopt.runtime.parity import check_parity
 from onnxopt.runtime.parity_result import ParityResult
@@ -91,7 +90,7 @@ class Prover:
         return Child(
             preload=(verify_saved.__module__, "onnxruntime"),
             seconds=self._seconds,
-            memory=_all_memory(),
+            memory=all_memory(),
         )
 
     def _crash_of_original(self) -> str:
@@ -103,13 +102,6 @@ class Prover:
             except ChildEndedError as error:
                 return str(error)
         return ""
-
-
-def _all_memory() -> int | None:
-    """What this machine has; more would only make it swap."""
-    if not hasattr(os, "sysconf"):
-        return None
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _can_travel(plan: Any) -> bool:

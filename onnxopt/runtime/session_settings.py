@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,6 +16,21 @@ from onnxopt.runtime.session import Optimization, Session, open_session
 Execution = Literal["sequential", "parallel"]
 
 _MOST_THREADS = 1024
+# What a record may set: nothing that is an address, a path or a library.
+_CONFIG = frozenset(
+    {
+        *("session.set_denormal_as_zero", "session.disable_prepacking"),
+        *("session.force_spinning_stop", "session.use_env_allocators"),
+        *("session.intra_op.allow_spinning", "session.inter_op.allow_spinning"),
+        "session.dynamic_block_base",
+    }
+)
+_PROVIDER_OPTIONS = frozenset(
+    {
+        *("cudnn_conv_algo_search", "prefer_nhwc", "use_tf32", "device_id", "gpu_mem_limit"),
+        *("arena_extend_strategy", "cudnn_conv_use_max_workspace", "do_copy_in_default_stream"),
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,7 +112,7 @@ def settings_from(data: Any, where: str) -> SessionSettings:
     Raises:
         InvalidInputError: There is something else in them; the message names it after `where`.
     """
-    checks = {
+    checks: dict[str, Callable[[Any], bool]] = {
         "provider": lambda v: isinstance(v, str) and v in PROVIDERS,
         "optimization": lambda v: v in get_args(Optimization),
         "disabled_optimizers": lambda v: isinstance(v, list) and all(isinstance(x, str) for x in v),
@@ -105,8 +120,8 @@ def settings_from(data: Any, where: str) -> SessionSettings:
         "execution": lambda v: v in get_args(Execution),
         "spinning": lambda v: isinstance(v, bool),
         "arena": lambda v: isinstance(v, bool),
-        "config": _is_texts,
-        "provider_options": _is_texts,
+        "config": lambda v: _is_texts(v) and v.keys() <= _CONFIG,
+        "provider_options": lambda v: _is_texts(v) and v.keys() <= _PROVIDER_OPTIONS,
     }
     if not isinstance(data, dict):
         raise InvalidInputError(f"{where}: the session options are no table")

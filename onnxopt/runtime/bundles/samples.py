@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,8 @@ def _tolerance(manifest: Manifest, name: str) -> Tolerance:
         # JSON has made texts of the orders of magnitude.
         numbers: dict[str, Any] = {k: float(v) for k, v in figures.items() if v is not None}
         noise = {int(key): float(value) for key, value in noise.items()}
+        if not all(map(math.isfinite, (*numbers.values(), *noise.values()))):
+            raise ValueError("it is no number")
         return Tolerance(**numbers, noise=noise)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidInputError(f"the tolerance of output {name!r} is damaged: {error}") from error

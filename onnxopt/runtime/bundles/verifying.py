@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from onnxopt.core.errors import OnnxOptError
 from onnxopt.graph.loading import load_model
+from onnxopt.graph.mapped import data_files
+from onnxopt.graph.tensors import all_tensors
 from onnxopt.runtime.bundles.environment import environment_warnings
 from onnxopt.runtime.bundles.manifest import (
     MANIFEST,
@@ -21,7 +23,7 @@ from onnxopt.runtime.bundles.manifest import (
 )
 from onnxopt.runtime.bundles.samples import check_samples
 from onnxopt.runtime.bundles.seals import broken_seals
-from onnxopt.runtime.child import Child, ChildEndedError
+from onnxopt.runtime.child import Child, ChildEndedError, all_memory
 from onnxopt.runtime.library import load_runtime
 from onnxopt.runtime.providers import PROVIDERS
 
@@ -103,7 +105,7 @@ def verify_bundle(folder: str | os.PathLike[str]) -> Verification:
     if wrong or changed:
         checks += [Check(name, "skipped") for name in ("structure", "samples")]
         return Verification(str(folder), tuple(checks), ())
-    checks.append(_structure(root / manifest.model))
+    checks.append(_structure(root, manifest))
     if checks[-1].outcome == "passed":
         checks.append(_samples(root))
     recorded = manifest.facts.get("environment")
@@ -144,17 +146,20 @@ def _unlisted(root: Path, manifest: Manifest) -> list[str]:
     return [f"{name} is not part of the bundle" for name in sorted(found)[:5]]
 
 
-def _structure(model: Path) -> Check:
+def _structure(root: Path, manifest: Manifest) -> Check:
     try:
-        load_model(model)
+        model = load_model(root / manifest.model)
     except OnnxOptError as error:
         return Check("structure", "failed", (str(error),))
-    return Check("structure", "passed")
+    used = {Path(path).relative_to(root).as_posix() for path in data_files(all_tensors(model))}
+    foreign = sorted(used - manifest.files.keys())
+    findings = tuple(f"the model reads {name}, which is not in the record" for name in foreign)
+    return Check("structure", "failed" if findings else "passed", findings)
 
 
 def _samples(root: Path) -> Check:
     try:
-        with closing(Child(preload=(__name__,), seconds=_SECONDS)) as child:
+        with closing(Child(preload=(__name__,), seconds=_SECONDS, memory=all_memory())) as child:
             count, complaints = child.call(_run_samples, str(root))
     except ChildEndedError as error:
         return Check("samples", "failed", (f"ONNX Runtime {error}",))

@@ -36,6 +36,8 @@ def test_settings_survive_when_saved_and_read() -> None:
         ({"provider": "tpu"}, "provider cannot be 'tpu'"),
         ({"optimization": "most"}, "optimization cannot be 'most'"),
         ({"config": {"a": 1}}, "config cannot be"),
+        ({"config": {"session.load_model_format": "ORT"}}, "config cannot be"),
+        ({"provider_options": {"user_compute_stream": "1"}}, "provider_options cannot be"),
         ({"library": "evil.so"}, "no session option 'library'"),
     ],
 )
