@@ -72,6 +72,9 @@ class ExternalData:
         if dtype == ir.DataType.STRING:
             raise InvalidModelError(f"{where} keeps strings as external data, which ONNX forbids")
         entries = {entry.key: entry.value for entry in proto.external_data}
+        # Protobuf hands out bytes where a string is no valid UTF-8.
+        if any(isinstance(text, bytes) for pair in entries.items() for text in pair):
+            raise InvalidModelError(f"{where} has external data whose entries are not valid UTF-8")
         file = self._file(entries.get("location", ""), where)
         needed = stored_bytes(dtype, dims)
         offset = _integer(entries, "offset", where, 0)

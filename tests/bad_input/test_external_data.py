@@ -169,3 +169,9 @@ def test_external_data_of_constants_and_subgraphs_is_checked_and_found(tmp_path)
         assert graph.initializers["w2"].const_value.tobytes() == data
     (tmp_path / "data.bin").write_bytes(b"short")
     _refused(outer, "incomplete")
+
+
+def test_location_that_is_not_utf8_is_refused(tmp_path):
+    path = external_model(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"data.bin", b"dat\xff.bin"))
+    refusal(lambda: load_model(path), InvalidModelError, "not valid UTF-8")
