@@ -14,15 +14,14 @@ import onnx_ir as ir
 from onnxopt.core.errors import InvalidInputError, ParityError, PassFailedError
 from onnxopt.core.garbage import patient_garbage_collector
 from onnxopt.core.passes import Pass
-from onnxopt.core.pipeline import AnyPass, Observer, Pipeline, Repeat, count_nodes
-from onnxopt.core.report import ModelSize, Report
+from onnxopt.core.pipeline import AnyPass, Observer, Pipeline, Repeat
+from onnxopt.core.report import Report
 from onnxopt.core.timing import timed
 from onnxopt.graph.accepting import accepted_model
-from onnxopt.graph.cost import weight_bytes
 from onnxopt.graph.input_shapes import fix_input_shapes
-from onnxopt.graph.known_operators import unknown_operators
 from onnxopt.graph.mapped import release_weights
 from onnxopt.graph.saving import check_target, save_model
+from onnxopt.optimizing_notes import operator_notes, size_of
 from onnxopt.optimizing_parity import blame_given, prove, provider_notes
 from onnxopt.presets import chosen_passes
 from onnxopt.targets import Target, as_target
@@ -250,8 +249,8 @@ class _Run:
             report.notes += provider_notes(self.target)
         if self.input_shapes:
             fix_input_shapes(work, self.input_shapes)
-        report.before = _size(work)
-        report.notes += _operator_notes(work)
+        report.before = size_of(work)
+        report.notes += operator_notes(work)
         return report, original, work
 
     def _finish(
@@ -262,7 +261,7 @@ class _Run:
         prover: Prover | None,
     ) -> Result:
         """Checks and saves."""
-        report.after = _size(work)
+        report.after = size_of(work)
 
         def verify(saved: Path | None = None) -> None:
             if prover is None:
@@ -296,17 +295,6 @@ def _original_and_copy(
         return model, load_model(model)
     original = accepted_model(model)
     return original, original.clone()
-
-
-def _size(model: ir.Model) -> ModelSize:
-    return ModelSize(nodes=count_nodes(model), weight_bytes=weight_bytes(model))
-
-
-def _operator_notes(model: ir.Model) -> list[str]:
-    return [
-        f"operator {name} is not known here, left as it is ({count} x)"
-        for name, count in unknown_operators(model).items()
-    ]
 
 
 __all__ = ["Guard", "Pass", "Result", "optimize"]

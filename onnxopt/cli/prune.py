@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from onnxopt.cli.calibration_options import calibration_options
 from onnxopt.cli.options import (
+    beside,
+    external_data_option,
     html_option,
     input_shape_option,
+    output_option,
     output_options,
     parse_input_shapes,
+    target_option,
 )
+from onnxopt.cli.output import show
 from onnxopt.core.errors import InvalidInputError
 
 _SHARE = click.FloatRange(0, 1, min_open=True)
@@ -21,13 +26,7 @@ _SHARE = click.FloatRange(0, 1, min_open=True)
 
 @click.command("prune")
 @click.argument("model", type=click.Path(path_type=Path), metavar="IN")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="OUT",
-    help="Where to write the result; IN with .pruned before its suffix by default.",
-)
+@output_option("IN with .pruned before its suffix")
 @click.option(
     "--sparsity",
     type=click.FloatRange(0, 1, max_open=True),
@@ -59,30 +58,7 @@ _SHARE = click.FloatRange(0, 1, min_open=True)
     "lose. hessian: what they lose after the best repair. auto: hessian with --calibration, "
     "else l2.",
 )
-@click.option(
-    "--calibration",
-    metavar="DATA",
-    help="A .npz, a folder of .npz, .npy or images, a .txt or .jsonl file (with --tokenizer), or "
-    "module:function or file.py:function that yields inputs by name (it is run). No labels.",
-)
-@click.option(
-    "--preprocess",
-    metavar="HOW",
-    help="For images: size=224,resize=256,scale=255,mean=0.485/0.456/0.406,std=...,channels=rgb, "
-    "layout=nchw, or file.py:function of a path.",
-)
-@click.option("--tokenizer", type=click.Path(path_type=Path), metavar="FOLDER", help="For text.")
-@click.option(
-    "--samples", type=click.IntRange(min=1), metavar="N", help="Use no more input sets than this."
-)
-@click.option(
-    "--max-memory",
-    type=click.IntRange(min=1),
-    default=1024,
-    show_default=True,
-    metavar="MB",
-    help="Memory for moments, beyond the model and the activations of a run.",
-)
+@calibration_options
 @click.option(
     "--repair/--no-repair",
     default=True,
@@ -138,8 +114,8 @@ _SHARE = click.FloatRange(0, 1, min_open=True)
     metavar="SECONDS",
     help="About how long --target-latency may measure.",
 )
-@click.option("--target", metavar="TARGET", help="Where the result will run, as for optimize.")
-@click.option("--external-data/--no-external-data", default=None, help="As for optimize.")
+@target_option
+@external_data_option
 @html_option
 @input_shape_option
 @output_options
@@ -176,7 +152,7 @@ def command(
     with progress(quiet=quiet or as_json) as observers:
         result = prune(
             model,
-            output or model.with_name(f"{model.stem}.pruned{model.suffix or '.onnx'}"),
+            output or beside(model, "pruned"),
             input_shapes=shapes,
             max_memory=max_memory << 20,
             observers=observers,
@@ -187,10 +163,7 @@ def command(
         from onnxopt.cli.pruning_plot import draw
 
         draw(result.report, html)
-    if as_json:
-        click.echo(json.dumps(result.report.to_dict(), indent=2))
-    elif not quiet:
-        click.echo(result.report.to_text(verbose=verbose))
+    show(result.report, as_json=as_json, verbose=verbose, quiet=quiet)
 
 
 def _token_ids(path: Path) -> list[int]:

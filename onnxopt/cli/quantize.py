@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from onnxopt.cli.calibration_options import calibration_options
 from onnxopt.cli.options import (
     beside,
     external_data_option,
@@ -35,35 +36,12 @@ _TYPES = click.Choice(["int8", "uint8", "int16", "uint16"])
     "ranges come from --calibration. auto: all forms that make sense here, measured. "
     "weight-only: weights in 4 or 8 bits, activations in float; for models that decode tokens.",
 )
-@click.option(
-    "--calibration",
-    metavar="DATA",
-    help="A .npz, a folder of .npz, .npy or images, a .txt or .jsonl file (with --tokenizer), or "
-    "module:function or file.py:function that yields inputs by name (it is run).",
-)
+@calibration_options
 @click.option(
     "--calibration-table",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Reuse the ranges in this .npz or .json file, or write them there if it does not exist.",
-)
-@click.option(
-    "--preprocess",
-    metavar="HOW",
-    help="For images: size=224,resize=256,scale=255,mean=0.485/0.456/0.406,std=...,channels=rgb, "
-    "layout=nchw, or file.py:function of a path.",
-)
-@click.option("--tokenizer", type=click.Path(path_type=Path), metavar="FOLDER", help="For text.")
-@click.option(
-    "--samples", type=click.IntRange(min=1), metavar="N", help="Use no more input sets than this."
-)
-@click.option(
-    "--max-memory",
-    type=click.IntRange(min=1),
-    default=1024,
-    show_default=True,
-    metavar="MB",
-    help="Memory for observed values, beyond the model.",
 )
 @click.option(
     "--method",

@@ -10,12 +10,10 @@ import onnx_ir as ir
 
 from onnxopt.calibration.data import open_data
 from onnxopt.converting import convert
-from onnxopt.core.pipeline import count_nodes
-from onnxopt.core.report import ModelSize
-from onnxopt.graph.cost import weight_bytes
 from onnxopt.graph.loading import load_model
 from onnxopt.graph.saving import check_target
 from onnxopt.optimizing import Result, optimize
+from onnxopt.optimizing_notes import size_of
 from onnxopt.runtime.half_search import CannotRunError, outputs_of, relative_error
 from onnxopt.weight_only import WeightReport, quantize_weights
 
@@ -76,7 +74,7 @@ def optimize_and_shrink(
         )
         report.quantization, work = converted.report, converted.model
     report.output = "" if output is None else os.fspath(output)
-    report.after = ModelSize(nodes=count_nodes(work), weight_bytes=weight_bytes(work))
+    report.after = size_of(work)
     return Result(work, report)
 
 
