@@ -45,6 +45,7 @@ from onnxopt.graph.quantization import (
 )
 from onnxopt.graph.saturating import slope_and_offset
 from onnxopt.graph.values import constant, int_attribute
+from onnxopt.passes.quantization.float_islands import isolate
 from onnxopt.passes.quantization.regions import Regions
 from onnxopt.passes.quantization.scales import shared_ranges
 from onnxopt.passes.quantization.tensors import QuantizedTensors, bias_floor, drop_unused
@@ -159,6 +160,7 @@ class _Inserting:
             if node in behind:
                 ends = _UNIT if op_type == "HardSigmoid" else ranges[behind[node]]
                 self._quantize_output(node, behind[node], ends)
+        isolate(self._graph, self._names, self._tensors, self._model.opset_imports)
 
     def _pair_for(
         self, node: ir.Node, value: ir.Value, ranges: Mapping[ir.Value, Range]
