@@ -12,16 +12,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def calibration_options(function: F) -> F:
-    """`--calibration`, `--preprocess`, `--tokenizer`, `--samples` and `--max-memory`."""
+    """What `data_options` gives, and `--max-memory`."""
+    option = click.option(
+        "--max-memory",
+        type=click.IntRange(min=1),
+        default=1024,
+        show_default=True,
+        metavar="MB",
+        help="Memory for what is observed, beyond the model and the activations of a run.",
+    )
+    return data_options(option(function))
+
+
+def data_options(function: F) -> F:
+    """`--calibration`, `--preprocess`, `--tokenizer` and `--samples`."""
     for option in (
-        click.option(
-            "--max-memory",
-            type=click.IntRange(min=1),
-            default=1024,
-            show_default=True,
-            metavar="MB",
-            help="Memory for what is observed, beyond the model and the activations of a run.",
-        ),
         click.option(
             "--samples",
             type=click.IntRange(min=1),

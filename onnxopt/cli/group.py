@@ -54,6 +54,10 @@ COMMANDS = {
         "onnxopt.cli.quantize",
         "Make an 8-bit model that is faster than float and close to it.",
     ),
+    "recover": (
+        "onnxopt.cli.recover",
+        "Train a pruned or quantized model to give what the original gives.",
+    ),
     "verify": (
         "onnxopt.cli.verify",
         "Check that a bundle is what it was, and that it computes the same here.",

@@ -111,6 +111,10 @@ def recover(
     module.write_back(student)
     if output is not None:
         save_model(student, output, external_data=external_data, verify=_opens)
+    source, written = (
+        os.fspath(one) if isinstance(one, (str, os.PathLike)) else "" for one in (model, output)
+    )
+    report = dataclasses.replace(report, source=source, output=written, notes=opened.notes)
     return RecoverResult(student, report)
 
 
