@@ -88,11 +88,16 @@ class RoundedWeight:
     params: QuantizationParameters
 
     def fits(
-        self, dtype: np.dtype[Any], axis: int | None, smallest_scale: NDArray[Any] | None
+        self,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        axis: int | None,
+        smallest_scale: NDArray[Any] | None,
     ) -> bool:
-        """True if these are integers as wanted: of a type, along an axis, of scales so large."""
+        """True if these are as wanted: of a weight's shape, a type, an axis, of scales so large."""
         return (
-            self.integers.dtype == dtype
+            self.integers.shape == shape
+            and self.integers.dtype == dtype
             and self.params.axis == axis
             and (smallest_scale is None or bool((self.params.scale >= smallest_scale).all()))
         )

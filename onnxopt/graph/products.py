@@ -16,6 +16,7 @@ import onnx_ir as ir
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from onnxopt.graph.quantization import is_finite
 from onnxopt.graph.values import constant, int_attribute, ints_attribute
 
 Float32 = NDArray[np.float32]
@@ -133,11 +134,11 @@ class Product:
 
 
 def product_of(node: ir.Node) -> Product | None:
-    """The node as a product with a constant float32 weight; None if it is none."""
+    """The node as a product with a constant, finite float32 weight; None if it is none."""
     if node.domain or node.op_type not in ("Conv", "Gemm", "MatMul"):
         return None
     weight = constant(node.inputs[1])
-    if weight is None or weight.dtype != np.float32 or not weight.size:
+    if weight is None or weight.dtype != np.float32 or not weight.size or not is_finite(weight):
         return None
     if node.op_type == "Conv":
         if weight.ndim < 3:

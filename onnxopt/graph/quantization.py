@@ -159,6 +159,11 @@ def dequantize(integers: Array, params: QuantizationParameters) -> Float32:
     return result
 
 
+def is_finite(array: Array) -> bool:
+    """True if no element is NaN or infinite."""
+    return not array.size or bool(np.isfinite(array.min()) and np.isfinite(array.max()))
+
+
 def ranges_of(
     array: Array, axis: int | None = None, block_size: int = 0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable
 from typing import Literal
 
 import onnx_ir as ir
 
 from onnxopt.calibration.observers import Method
 from onnxopt.calibration.table import CalibrationTable
-from onnxopt.core.passes import Pass, PassResult, Refusal
+from onnxopt.core.passes import Pass, Refusal
 from onnxopt.core.walking import all_graphs
 from onnxopt.graph.calibrated import NO_RANGES, NO_ROUNDINGS, Means, Ranges, Roundings
 from onnxopt.graph.integer_kernels import activations_of, part_of
@@ -103,6 +104,7 @@ class Form:
             corrections.append(
                 CorrectBias(
                     means=Means(table.means()),
+                    weight_type=weight_type,
                     per_channel=options.per_channel,
                     reduce_range=reduce_range,
                     op_types=("MatMul", "Gemm") if self.kind == "dynamic" else _CORRECTED,
@@ -133,6 +135,11 @@ class Form:
         )
         return [*corrections, static, dynamic]
 
+    def op_types(self, options: QuantizeOptions) -> frozenset[str]:
+        """The operators that the passes quantize where they can."""
+        passes = self.passes(options, None, ())
+        return frozenset(kind for pass_ in passes for kind in getattr(pass_, "op_types", ()))
+
     def other_placements(self) -> tuple[Form, ...]:
         """Of a static form those with fewer nodes, where conversions cost more than they win."""
         if self.kind == "dynamic":
@@ -144,15 +151,17 @@ class Form:
 
     def build(
         self, basis: Basis, options: QuantizeOptions, exclude: Iterable[str] = ()
-    ) -> tuple[ir.Model, list[PassResult]]:
-        """A quantized copy, and what the passes that quantize did."""
+    ) -> tuple[ir.Model, Counter[str], list[Refusal]]:
+        """A quantized copy, what the passes that quantize did, and what they left in float."""
         result = basis.model.clone()
-        done = []
+        rewrites: Counter[str] = Counter()
+        refusals: list[Refusal] = []
         for pass_ in self.passes(options, basis, exclude):
             found = pass_.call(result)
             if not isinstance(pass_, CorrectBias):
-                done.append(found)
-        return result, done
+                rewrites += found.rewrites
+                refusals += found.refusals
+        return result, rewrites, refusals
 
 
 def forms(
@@ -203,11 +212,6 @@ def observed_names(model: ir.Model) -> list[str]:
             if value is not None and not value.is_initializer() and value.name:
                 names[value.name] = None
     return list(names)
-
-
-def refusals_of(results: Sequence[PassResult]) -> list[Refusal]:
-    """What the passes of a form left in float."""
-    return [refusal for result in results for refusal in result.refusals]
 
 
 def _escape(name: str) -> str:

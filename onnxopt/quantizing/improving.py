@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from onnxopt.quantizing.forms import Form
-from onnxopt.quantizing.report import RepairEntry
+from onnxopt.quantizing.report import Errors, RepairEntry
 from onnxopt.quantizing.tried import Tried
 
 # A repair that costs time is kept only where it costs no more than this, or is needed.
 _LEAST_SPEED = 0.97
+# One that lowers the error by less is not worth a change of the model.
+_LEAST_GAIN = 0.99
 
 
 class Improving:
@@ -66,7 +68,7 @@ class Improving:
         if other is None:
             self._record(one, None, repair, "changes nothing")
             return one
-        if not loss(other) < loss(one):
+        if not loss(other) < loss(one) * _LEAST_GAIN:
             self._record(one, other, repair, other.verdict or "undone: no smaller error")
             return one
         other.ratio = one.ratio
@@ -80,10 +82,13 @@ class Improving:
         return other
 
     def _record(self, one: Tried, other: Tried | None, repair: str, verdict: str) -> None:
-        before = None if one.deviation is None else (one.deviation.error, one.deviation.cosine)
-        found = None if other is None else other.deviation
-        after = None if found is None else (found.error, found.cosine)
-        self.entries.append(RepairEntry(one.form.kind, repair, before, after, verdict))
+        after = None if other is None else _errors(other)
+        self.entries.append(RepairEntry(one.form.kind, repair, _errors(one), after, verdict))
+
+
+def _errors(one: Tried) -> Errors | None:
+    found = one.deviation
+    return None if found is None else Errors(found.error, found.typical, found.cosine)
 
 
 def loss(one: Tried) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from onnxopt.core.report import Report
@@ -37,22 +38,61 @@ class Candidate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Errors:
+    """How far a form's outputs are from the float ones.
+
+    Attributes:
+        error: Largest error relative to the output's scale.
+        typical: Root mean square error relative to the output's, mean over input sets.
+        cosine: Smallest cosine.
+    """
+
+    error: float
+    typical: float
+    cosine: float
+
+
+@dataclasses.dataclass(frozen=True)
 class RepairEntry:
     """An accuracy repair that was tried.
 
     Attributes:
         form: Kind of the form that it was tried on.
         repair: Its name.
-        before: Largest error and smallest cosine without it.
+        before: The errors without it.
         after: With it; None if it does not run or changes nothing.
         verdict: "kept", or why not.
     """
 
     form: str
     repair: str
-    before: tuple[float, float] | None
-    after: tuple[float, float] | None
+    before: Errors | None
+    after: Errors | None
     verdict: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Allowance:
+    """A form that is faster than the result and only over the budget of error.
+
+    Attributes:
+        form: Its name.
+        speed: How many times as fast as float.
+        error: Its largest error.
+        needed: The options that would let it pass, with the least that they have to allow.
+    """
+
+    form: str
+    speed: float
+    error: float
+    needed: Mapping[str, float]
+
+    def __str__(self) -> str:
+        options = " ".join(f"{name} {value:.6g}" for name, value in self.needed.items())
+        return (
+            f"{options} would allow {self.form}: {self.speed:.2f}x as fast as float, largest "
+            f"error {_percent(self.error)}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +123,8 @@ class QuantizationReport:
         chosen: Name of the form that was written; "float" if none paid.
         candidates: All forms tried.
         nodes: The nodes, for the form that was chosen.
+        quantized_before: Number of nodes that were quantized already in the model given.
+        allowances: What a larger budget of error would buy.
         bytes_before: Weights before.
         bytes_after: Weights after.
         samples: Input sets used to calibrate.
@@ -102,6 +144,8 @@ class QuantizationReport:
     chosen: str = "float"
     candidates: list[Candidate] = dataclasses.field(default_factory=list)
     nodes: list[NodeEntry] = dataclasses.field(default_factory=list)
+    quantized_before: int = 0
+    allowances: list[Allowance] = dataclasses.field(default_factory=list)
     bytes_before: int = 0
     bytes_after: int = 0
     samples: int = 0
@@ -125,13 +169,14 @@ class QuantizationReport:
         data = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ("candidates", "nodes", "repairs", "preparation")
+            if field.name not in ("candidates", "nodes", "repairs", "allowances", "preparation")
         }
         return data | {
             "is_quantized": self.is_quantized,
             "candidates": [dataclasses.asdict(one) for one in self.candidates],
             "nodes": [dataclasses.asdict(one) for one in self.nodes],
             "repairs": [dataclasses.asdict(one) for one in self.repairs],
+            "allowances": [dataclasses.asdict(one) for one in self.allowances],
             "preparation": None if self.preparation is None else self.preparation.to_dict(),
         }
 
@@ -145,7 +190,12 @@ class QuantizationReport:
         else:
             tried = any(one.error is not None or one.speed is not None for one in self.candidates)
             why = "no quantized form is both faster and within the budget"
-            lines = [f"{name}: stays float: {why if tried else 'nothing was tried, see the notes'}"]
+            if not tried:
+                why = "there was nothing to try, see the nodes and notes"
+            stays = "stays float"
+            if self.quantized_before:
+                stays = f"quantized already ({self.quantized_before} such nodes), no more of it is"
+            lines = [f"{name}: {stays}: {why}"]
         if self.speed is not None and self.interval is not None:
             low, high = self.interval
             lines.append(
@@ -162,6 +212,7 @@ class QuantizationReport:
                 f"{one.name:<24}{one.nodes:>6}{error:>9}{cosine:>9}{speed:>8}  {one.verdict}"
                 + ("" if one.score is None else f", {self.metric} {one.score:.4f}")
             )
+        lines += [str(one) for one in self.allowances]
         if self.float_score is not None:
             lines.append(f"{self.metric} of the float model: {self.float_score:.4f}")
         lines += [
@@ -190,9 +241,11 @@ class QuantizationReport:
 def _change(one: RepairEntry) -> str:
     if one.before is None or one.after is None:
         return ""
+    before, after = one.before, one.after
     return (
-        f", error {_percent(one.before[0])} -> {_percent(one.after[0])}, "
-        f"cosine {one.before[1]:.5f} -> {one.after[1]:.5f}"
+        f", largest error {_percent(before.error)} -> {_percent(after.error)}, typical "
+        f"{_percent(before.typical)} -> {_percent(after.typical)}, "
+        f"cosine {before.cosine:.5f} -> {after.cosine:.5f}"
     )
 
 

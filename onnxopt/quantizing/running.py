@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +19,10 @@ from onnxopt.core.pipeline import Observer
 from onnxopt.core.timing import timed
 from onnxopt.graph.cost import weight_bytes
 from onnxopt.graph.fingerprint import fingerprint
-from onnxopt.graph.integer_kernels import INTEGER_OPERATORS
 from onnxopt.graph.naming import excluded_names
 from onnxopt.graph.saving import check_target, save_model
-from onnxopt.quantizing.entries import node_entries
+from onnxopt.quantizing.allowing import allowances
+from onnxopt.quantizing.entries import count_quantized, node_entries
 from onnxopt.quantizing.forms import forms, observed_names
 from onnxopt.quantizing.metrics import Metric, Score, open_metric
 from onnxopt.quantizing.options import QuantizeOptions, split_names
@@ -124,12 +123,12 @@ def quantize(
         work = prepared.work
         if output is not None:
             check_target(prepared.original, output)
-    report.bytes_before = weight_bytes(work)
-    already = Counter(n.op_type for n in work.graph if n.op_type in INTEGER_OPERATORS)
-    if already:
+    report.bytes_before = weight_bytes(prepared.original)
+    report.quantized_before = count_quantized(work)
+    if report.quantized_before:
         report.notes.append(
-            f"the model is quantized already ({already.total()} such nodes): only its float parts "
-            "are touched"
+            f"the model is quantized already ({report.quantized_before} such nodes): only its "
+            "float parts are touched"
         )
     exclude = excluded_names(work, options.exclude)
     data = open_data(
@@ -146,7 +145,7 @@ def quantize(
     table = job.table(calibration_table, max_memory)
     chosen = job.search(table, counts, max_memory)
     report.chosen = "float" if chosen is None else str(chosen.form)
-    result = job.proven(prepared.best if chosen is None else chosen.model)
+    result = job.proven((chosen and chosen.model) or prepared.best)
     report.bytes_after = weight_bytes(result)
     if output is not None:
         with timed(report.seconds, "save"):
@@ -173,9 +172,8 @@ class _Job:
         held_out = data.split(len(data), share=2) if options.judged else data.split(_HELD_OUT)
         self._calibrating, self.measuring = held_out
         if not data.synthesized and set(self._calibrating) & set(self.measuring):
-            report.notes.append(
-                "too few samples to keep some apart: measured on those calibrated on"
-            )
+            note = "too few samples to keep some apart: measured on those calibrated on"
+            report.notes.append(note)
 
     def table(
         self, given: PathLike | CalibrationTable | None, max_memory: int
@@ -213,6 +211,7 @@ class _Job:
         """The form to use, or None for float; fills the report."""
         options, report = self._options, self._report
         found, notes = forms(self._model, options, has_ranges=table is not None)
+        entries = functools.partial(node_entries, self._model, options, table is not None)
         report.notes += notes
         if self._data.synthesized:
             report.notes.append(
@@ -221,6 +220,7 @@ class _Job:
             )
         if not found:
             report.notes.append("there is nothing that can be quantized")
+            report.nodes = entries(None)
             return None
         providers = options.target.execution_providers
         with timed(report.seconds, "measure"):
@@ -232,9 +232,8 @@ class _Job:
                 )
                 reference = Reference(self._prepared.best, sets, providers)
             except CannotRunError as error:
-                raise InvalidInputError(
-                    f"the float model does not run on the data: {error.reason}"
-                ) from error
+                reason = f"the float model does not run on the data: {error.reason}"
+                raise InvalidInputError(reason) from error
             self._reference = reference
             affordable = int(len(reference.sets) * options.budget * _SHARE / reference.seconds)
             if affordable < len(reference.sets):
@@ -250,14 +249,14 @@ class _Job:
         report.metric = "" if metric is None else metric.name
         report.measured = len(reference.sets)
         report.candidates = [one.as_candidate() for one in search.tried]
-        report.nodes = node_entries(
-            self._model, chosen or next(iter(search.tried), None), search, chosen
+        report.allowances = allowances(
+            search.tried, chosen, search.is_within, options, search.float_score
         )
+        told = chosen or next(iter(search.tried), search.untaken)
+        report.nodes = entries(told, search.losses)
         if search.out_of_time or search.improving.out_of_time:
-            report.notes.append(
-                f"the search ended after its {options.budget:.0f} seconds; more may be found with "
-                "more (--budget)"
-            )
+            ended = f"the search ended after its {options.budget:.0f} seconds"
+            report.notes.append(f"{ended}; more may be found with more (--budget)")
         return chosen
 
     def proven(self, result: ir.Model) -> ir.Model:

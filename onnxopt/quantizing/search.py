@@ -32,6 +32,7 @@ from onnxopt.runtime.library import CannotRunError
 
 Timer = Callable[[ir.Model], Ratio]
 _ROUNDING = 1e-9  # of means of scores
+_SLOWER, _OVER = "slower than another form", "over the budget of error"
 
 
 class Search:
@@ -49,7 +50,8 @@ class Search:
     Attributes:
         improving: The repairs that were tried.
         float_score: The float model's score by the metric.
-        tried: Everything that was measured.
+        tried: Everything that was measured; the models of those out of the choice are gone.
+        untaken: A form that had nothing to quantize, if there was one.
         losses: Share of the budget of error by node, where it was needed.
         out_of_time: True if the budget of seconds ended the search.
     """
@@ -72,11 +74,12 @@ class Search:
             options.repairs if bases.possible else (),
             self._try,
             self._time,
-            self._within,
+            self.is_within,
             corrects=options.corrects,
             end=self._end - options.budget / 4,  # the rest is for leaving nodes in float
         )
         self.tried: list[Tried] = []
+        self.untaken: Tried | None = None
         self.losses: dict[str, float] = {}
         self.out_of_time = False
 
@@ -102,21 +105,22 @@ class Search:
             if not one.is_faster and one.deviation is not None:
                 self._try_placements(one)
         chosen: Tried | None = None
-        for one in sorted(self.tried, key=lambda one: (not self._within(one), -one.speed)):
+        for one in sorted(self.tried, key=lambda one: (not self.is_within(one), -one.speed)):
             if one.deviation is None or one.ratio is None:
                 continue
             if chosen is not None and one.speed <= chosen.speed:
-                one.verdict = one.verdict or "slower than another form"
+                over = "" if self.is_within(one) else f"{_OVER}, and "
+                one.drop(one.verdict or f"{over}{_SLOWER}")
                 continue
             found = self._settled(self._improved(one))
             if found is None:
                 continue
             if chosen is None or found.speed > chosen.speed:
                 if chosen is not None:
-                    chosen.verdict = "slower than another form"
+                    chosen.drop(_SLOWER)
                 chosen = found
             else:
-                found.verdict = "slower than another form"
+                found.drop(_SLOWER)
         if chosen is not None:
             chosen.verdict = "chosen"
         return chosen
@@ -126,7 +130,7 @@ class Search:
         options = self._options
         if not options.saturates or options.reduce_range or options.weight_type != "int8":
             return []
-        forms = [replace(one.form, unsigned=True) for one in tried if not self._within(one)]
+        forms = [replace(one.form, unsigned=True) for one in tried if not self.is_within(one)]
         return [one for form in forms if (one := self._try(form)) is not None]
 
     def _try_placements(self, one: Tried) -> None:
@@ -140,14 +144,15 @@ class Search:
         basis = self._bases.of(form)
         if basis is None:
             return None
-        model, results = form.build(basis, self._options, (*self._exclude, *exclude))
-        one = Tried(form, model, results, excluded=tuple(exclude))
+        built = form.build(basis, self._options, (*self._exclude, *exclude))
+        one = Tried(form, *built, excluded=tuple(exclude))
         if not one.nodes:
+            self.untaken = self.untaken or one
             return None
         tally = None if self._metric is None else self._metric.start()
         try:
             one.deviation = self._reference.deviation(
-                model, watch=None if tally is None else tally.add
+                built[0], watch=None if tally is None else tally.add
             )
             one.score = None if tally is None else tally.mean
             if one.deviation.broken:
@@ -157,7 +162,7 @@ class Search:
         return one
 
     def _time(self, one: Tried) -> None:
-        if one.deviation is None:
+        if one.deviation is None or one.model is None:
             return
         try:
             one.ratio = self._timer(one.model)
@@ -175,22 +180,23 @@ class Search:
     def _settled(self, one: Tried) -> Tried | None:
         """The form within the budget and faster than float, or None."""
         if not self._options.is_forced and not one.is_faster:
-            one.verdict = "not faster than float"
+            one.drop("not faster than float")
             return None
-        if self._within(one) or self._options.is_forced:
+        if self.is_within(one) or self._options.is_forced:
             return one
-        one.verdict = "over the budget of error"
+        one.drop(_OVER)
         repaired = self._repaired(one)
         if repaired is None:
             return None
         self._time(repaired)
         self.tried.append(repaired)
         if not repaired.is_faster:
-            repaired.verdict = "not faster than float with so many nodes in float"
+            repaired.drop("not faster than float with so many nodes in float")
             return None
         return repaired
 
-    def _within(self, one: Tried) -> bool:
+    def is_within(self, one: Tried) -> bool:
+        """True if a form meets the budget of error, and the metric's if there is one."""
         enough = one.score is None or self.float_score is None
         if one.score is not None and self.float_score is not None:
             enough = one.score >= self.float_score - self._options.max_accuracy_drop - _ROUNDING
@@ -226,7 +232,7 @@ class Search:
             middle = (low + high) // 2
             names = [name for group in groups[:middle] for name in group]
             attempt = self._try(one.form, names)
-            if attempt is not None and self._within(attempt):
+            if attempt is not None and self.is_within(attempt):
                 found, high = attempt, middle - 1
             else:
                 low = middle + 1
@@ -234,12 +240,8 @@ class Search:
         return found
 
     def _quantized_names(self, one: Tried) -> list[str]:
-        refused = {refusal.node for result in one.results for refusal in result.refusals}
-        wanted = {
-            kind
-            for pass_ in one.form.passes(self._options, None, ())
-            for kind in getattr(pass_, "op_types", ())
-        }
+        refused = {refusal.node for refusal in one.refusals}
+        wanted = one.form.op_types(self._options)
         return [
             node.name
             for node in self._model.graph

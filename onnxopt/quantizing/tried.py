@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 
 import onnx_ir as ir
 
-from onnxopt.core.passes import PassResult
+from onnxopt.core.passes import Refusal
 from onnxopt.quantizing.forms import Form
 from onnxopt.quantizing.report import Candidate
 from onnxopt.runtime.benchmark import Ratio
@@ -19,8 +20,9 @@ class Tried:
 
     Attributes:
         form: The form.
-        model: The quantized model.
-        results: What its passes did.
+        model: The quantized model, as long as it can still be chosen.
+        rewrites: What its passes did.
+        refusals: What they left in float.
         deviation: How far its outputs are from the reference; None if it does not run.
         score: By the metric of the user's; None without one.
         ratio: Its speed against float.
@@ -29,8 +31,9 @@ class Tried:
     """
 
     form: Form
-    model: ir.Model
-    results: list[PassResult]
+    model: ir.Model | None
+    rewrites: Counter[str] = dataclasses.field(default_factory=Counter)
+    refusals: list[Refusal] = dataclasses.field(default_factory=list)
     deviation: Deviation | None = None
     score: float | None = None
     ratio: Ratio | None = None
@@ -50,7 +53,11 @@ class Tried:
     @property
     def nodes(self) -> int:
         """Number of nodes that were quantized."""
-        return sum(result.rewrites.total() for result in self.results)
+        return self.rewrites.total()
+
+    def drop(self, verdict: str) -> None:
+        """Takes the form out of the choice, and its model out of memory."""
+        self.verdict, self.model = verdict, None
 
     def as_candidate(self) -> Candidate:
         """For the report."""

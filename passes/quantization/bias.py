@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from onnxopt.core.names import Names
 from onnxopt.core.passes import Pass, PassResult, Refusal
 from onnxopt.graph.calibrated import NO_MEANS, NO_ROUNDINGS, Means, Roundings
-from onnxopt.graph.quantization import Encoding, dequantize, quantize
+from onnxopt.graph.quantization import Encoding, IntegerType, dequantize, quantize
 from onnxopt.graph.values import constant, int_attribute
 from onnxopt.passes.quantization.regions import weight_refusal
 from onnxopt.passes.quantization.tensors import weight_parameters
@@ -43,7 +43,8 @@ class CorrectBias(Pass):
 
     Attributes:
         means: Mean of every channel of values, from calibration.
-        per_channel: As for the pass that quantizes the weights.
+        weight_type: As for the pass that quantizes the weights.
+        per_channel: As for that pass.
         reduce_range: As for that pass.
         op_types: Types of nodes to correct.
         exclude: Globs of names of nodes that stay in float.
@@ -54,6 +55,7 @@ class CorrectBias(Pass):
     claims_speed: ClassVar[bool] = False
 
     means: Means = NO_MEANS
+    weight_type: IntegerType = "int8"
     per_channel: bool = True
     reduce_range: bool = False
     op_types: tuple[str, ...] = ("Conv", "Gemm", "MatMul")
@@ -112,10 +114,10 @@ class CorrectBias(Pass):
         """(W - Q(W)) E[x] by output channel."""
         is_conv = node.op_type == "Conv"
         axis = 0 if is_conv or int_attribute(node, "transB", 0) else 1
-        encoding = Encoding("int8", True, self.reduce_range)
+        encoding = Encoding(self.weight_type, True, self.reduce_range)
         axis_of_scales = axis if self.per_channel else None
         found = self.roundings.get(node.inputs[1].name or "") if node.inputs[1] else None
-        if found is not None:
+        if found is not None and found.fits(array.shape, encoding.dtype, axis_of_scales, None):
             rounded = dequantize(found.integers, found.params)
         else:
             params = weight_parameters(array, encoding, axis_of_scales)

@@ -38,7 +38,7 @@ from onnxopt.core.walking import all_graphs
 from onnxopt.graph.calibrated import NO_ROUNDINGS, Roundings
 from onnxopt.graph.inference import infer_model
 from onnxopt.graph.integer_kernels import WITHOUT_KERNEL
-from onnxopt.graph.quantization import Encoding, QuantizationParameters
+from onnxopt.graph.quantization import Encoding, QuantizationParameters, is_finite
 from onnxopt.graph.values import constant, int_attribute
 from onnxopt.passes.quantization.recurrent import SMALLEST_WEIGHT, lstm_refusal
 from onnxopt.passes.quantization.regions import weight_refusal
@@ -129,7 +129,9 @@ class _Run:
         if node.op_type == "Gather":
             table = constant(node.inputs[0]) if options.embeddings else None
             is_table = table is not None and table.dtype == np.float32 and table.ndim == 2
-            return None if is_table and self._opset() >= 10 else ""
+            if table is None or not is_table or self._opset() < 10:
+                return ""
+            return None if is_finite(table) else "its table holds NaN or infinity"
         if node.op_type == "LSTM":
             return lstm_refusal(node)
         reason = weight_refusal(node)

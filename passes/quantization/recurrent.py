@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnxopt.graph.quantization import is_finite
 from onnxopt.graph.values import constant, int_attribute
 
 # Quantizing the activation costs more than so small a product wins.
@@ -20,6 +21,9 @@ def lstm_refusal(node: ir.Node) -> str | None:
         return "its weights are computed"
     if any(array is not None and array.dtype != np.float32 for array in arrays):
         return "its weights are not float32"
+    for value, array in zip(node.inputs[1:3], arrays, strict=True):
+        if array is not None and value is not None and not is_finite(array):
+            return f"{value.name!r} holds NaN or infinity"
     if arrays[0] is not None and arrays[0].size < SMALLEST_WEIGHT:
         return f"a weight of {arrays[0].size} numbers is too small to pay"
     if int_attribute(node, "layout", 0):

@@ -24,6 +24,7 @@ from onnxopt.graph.integer_kernels import (
     is_thin,
     part_of,
 )
+from onnxopt.graph.quantization import is_finite
 from onnxopt.graph.values import constant, int_attribute, static_dims
 
 _THIN = "depthwise or thinly grouped, and not between two quantized nodes: slower on integers"
@@ -140,8 +141,11 @@ class Regions:
         for value in self._values(node):
             if value.dtype != ir.DataType.FLOAT:
                 return f"its values are of type {value.dtype}"
-            if constant(value) is None and value.name not in self._ranges:
+            array = constant(value)
+            if array is None and value.name not in self._ranges:
                 return f"no range of {value.name!r} is known"
+            if array is not None and not is_finite(array):
+                return f"{value.name!r} holds NaN or infinity"
         return ""
 
     def _values(self, node: ir.Node) -> Iterator[ir.Value]:
@@ -197,8 +201,14 @@ def weight_refusal(node: ir.Node) -> str:
         return f"its weight is of type {weight.dtype}"
     if node.op_type == "MatMul" and weight.ndim != 2:
         return f"its weight has {weight.ndim} dimensions, not 2"
-    if len(node.inputs) > 2 and node.inputs[2] is not None and constant(node.inputs[2]) is None:
-        return "its bias is computed"
+    for value in node.inputs[1:]:
+        if value is None:
+            continue
+        array = constant(value)
+        if array is None:
+            return "its bias is computed"
+        if not is_finite(array):
+            return f"{value.name!r} holds NaN or infinity"
     if node.op_type == "Gemm":
         beta, alpha, trans_a = (node.attributes.get(n) for n in ("beta", "alpha", "transA"))
         if any(a is not None and a.as_float() != 1.0 for a in (alpha, beta)):

@@ -78,12 +78,12 @@ class QuantizedTensors:
         if key not in self._weights:
             found = self._roundings.get(weight.name or "")
             found = found.transposed if found is not None and transposed else found
-            if found is not None and found.fits(encoding.dtype, axis, smallest_scale):
+            array = constant(weight)
+            assert array is not None
+            array = array.T if transposed else array
+            if found is not None and found.fits(array.shape, encoding.dtype, axis, smallest_scale):
                 integers, params = found.integers, found.params
             else:
-                array = constant(weight)
-                assert array is not None
-                array = array.T if transposed else array
                 params = weight_parameters(array, encoding, axis, smallest_scale)
                 integers = quantize(array, params)
             stored = self.store(graph, integers, f"{weight.name}_quantized")

@@ -102,7 +102,7 @@ def samples(model: ir.Model) -> CalibrationData:
 
 def deviation(name: str, opset: int, form: Form, **choices: Any) -> Deviation:
     model, table, reference = prepared(name, opset)
-    result, _ = form.build(Basis(model, table), QuantizeOptions(**choices))
+    result, *_ = form.build(Basis(model, table), QuantizeOptions(**choices))
     return reference.deviation(result)
 
 

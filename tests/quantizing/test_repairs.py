@@ -85,7 +85,7 @@ def test_repairs_lower_the_error_and_are_reported() -> None:
     kept = {one.repair for one in repaired.report.repairs if one.verdict == "kept"}
     assert "smooth" in kept
     assert "smooth" in repaired.report.chosen
-    assert "repair smooth of static: kept, error" in repaired.report.to_text()
+    assert "repair smooth of static: kept, largest error" in repaired.report.to_text()
     assert repaired.report.to_dict()["repairs"]
 
 
@@ -101,7 +101,7 @@ def test_what_does_not_help_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert entry.verdict == "undone: no smaller error"
     assert entry.after is not None
     assert entry.before is not None
-    assert entry.after[0] > entry.before[0]
+    assert entry.after.error > entry.before.error
     assert "ranges" not in result.report.chosen
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -9,7 +11,8 @@ import pytest
 from onnxopt.calibration.collecting import collect
 from onnxopt.calibration.data import open_data
 from onnxopt.core.errors import InvalidInputError
-from onnxopt.graph.calibrated import Means
+from onnxopt.graph.calibrated import Means, RoundedWeight, Roundings
+from onnxopt.graph.quantization import QuantizationParameters
 from onnxopt.passes.parsing import parse_passes
 from onnxopt.passes.quantization.bias import CorrectBias
 from onnxopt.passes.quantization.dynamic import QuantizeDynamic
@@ -105,3 +108,23 @@ def test_without_means_or_a_place_it_is_refused() -> None:
 def test_means_do_not_come_from_text() -> None:
     with pytest.raises(InvalidInputError, match="calibration"):
         parse_passes("correct-bias{means=x}", [CorrectBias])
+
+
+def test_roundings_that_do_not_fit_the_weight_are_not_counted() -> None:
+    model = build("MatMul")
+    table = collect(model, ["x"], open_data(data(model), model))
+    plain, misfit = model.clone(), model.clone()
+    options: dict[str, Any] = {"means": Means(table.means())}
+    CorrectBias(**options)(plain)
+    zeros = np.zeros((64, 96), np.uint8)
+    params = QuantizationParameters(np.ones(96, np.float32), np.zeros(96, np.uint8), 1)
+    wrong_type = Roundings({"w": RoundedWeight(zeros, params)})
+    CorrectBias(**options, roundings=wrong_type)(misfit)
+
+    def bias(of: ir.Model) -> np.ndarray:
+        value = next(node for node in of.graph if node.op_type == "Add").inputs[1]
+        assert value is not None
+        assert value.const_value is not None
+        return value.const_value.numpy()
+
+    np.testing.assert_array_equal(bias(plain), bias(misfit))
