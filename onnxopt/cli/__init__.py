@@ -9,6 +9,8 @@ import signal
 import sys
 from types import FrameType
 
+from onnxopt.cli.supervised import supervised
+
 _CANNOT_WRITE = 4  # as for a result that cannot be saved
 
 
@@ -18,10 +20,14 @@ def main() -> None:
     An error that the user can act on is one line on stderr and a non-zero exit code. Ctrl-C and
     SIGTERM unwind the stack, so that temporary files are removed, and end with 128 + the signal.
     """
+    sys.exit(supervised(_interruptible, _fail))
+
+
+def _interruptible() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as for a job in the background
             signal.signal(number, _terminate)
-    sys.exit(_run())
+    return _run()
 
 
 def _run() -> int:
@@ -81,4 +87,7 @@ class Interrupted(SystemExit):
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
+    # Some send it to the process and to its group; the second must not disturb the cleaning up.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     raise Interrupted(128 + signum)

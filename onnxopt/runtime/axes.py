@@ -103,12 +103,16 @@ def axis_kinds(specs: Sequence[InputSpec]) -> dict[str, AxisKind]:
     """Symbol to what it means; the meaning of its name goes before that of its place."""
     kinds: dict[str, AxisKind] = {}
     for spec in specs:
+        batch = ""
         for axis, dim in enumerate(spec.dims):
             if isinstance(dim, int):
                 continue
             for symbol in symbols_of(dim):
                 named = None if is_anonymous(symbol) else _kind_by_name(symbol)
+                if named == "batch" and batch not in ("", symbol):
+                    named = None  # [batch, N]: of two only the first is one
                 kinds.setdefault(symbol, named or _kind_by_place(spec, axis))
+                batch = symbol if kinds[symbol] == "batch" and not batch else batch
     # Only a decoder with a cache has a total that is more than its sequence.
     if "past" not in kinds.values():
         kinds = {s: "sequence" if kind == "total" else kind for s, kind in kinds.items()}

@@ -25,6 +25,7 @@ from onnxopt.runtime.axes import (
 from onnxopt.runtime.filling import TRIPS, Variant, fill, is_ragged, make_scene, variants
 from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.roles import find_role
+from onnxopt.runtime.signal_lengths import shortest_signals
 from onnxopt.runtime.user_data import UserData, read_user_data
 
 DEFAULT_SETS = 3
@@ -71,6 +72,7 @@ class InputPlan:
         bound: Symbols that the user's shapes or data fix.
         data: The user's arrays, which are fed as they are.
         refusal: Why the model's inputs cannot be synthesized; empty if they can.
+        shortest: The least size of symbols that count the samples of a signal.
     """
 
     specs: tuple[InputSpec, ...]
@@ -80,6 +82,7 @@ class InputPlan:
     bound: Sizes
     data: tuple[UserData, ...] = ()
     refusal: str = ""
+    shortest: Sizes = dataclasses.field(default_factory=dict)
 
     @property
     def free(self) -> dict[str, AxisKind]:
@@ -95,8 +98,15 @@ class InputPlan:
         return self.complete(wanted_sizes(self.kinds, run, alike=alike))
 
     def complete(self, sizes: Sizes) -> dict[str, int]:
-        """The sizes with those that are bound, and with totals that agree with both."""
-        return with_totals({**sizes, **self.bound}, self.kinds) | dict(self.bound)
+        """The sizes with those that are bound, and with totals that agree with both.
+
+        A signal that is too short gets as many frames as it was to have samples.
+        """
+        long = {
+            symbol: size if size >= (least := self.shortest.get(symbol, 0)) else size * least
+            for symbol, size in sizes.items()
+        }
+        return with_totals({**long, **self.bound}, self.kinds) | dict(self.bound)
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -188,7 +198,8 @@ def plan_inputs(
         sets = min(sets, _SETS_OF_FIXED_SHAPE)
     if not given and any(spec.role.kind == "trips" for spec in specs):
         sets = max(sets, len(TRIPS))
-    return InputPlan(specs, kinds, seed, sets, bound, given, refusal)
+    shortest = shortest_signals(specs, model)
+    return InputPlan(specs, kinds, seed, sets, bound, given, refusal, shortest)
 
 
 def synthesize(

@@ -131,3 +131,44 @@ def test_array_file_serves_the_only_input(model: Path) -> None:
     done = run("optimize", model, "--inputs", model.with_name("x.npy"))
     assert (done.returncode, done.stderr) == (0, "")
     assert "on 1 input sets" in done.stdout
+
+
+@linux
+@pytest.mark.parametrize("number", [signal.SIGFPE, signal.SIGSEGV, signal.SIGKILL])
+def test_crash_of_native_code_is_one_line(model: Path, number: signal.Signals) -> None:
+    content = model.read_bytes()
+    script = f"""
+        import os
+        from onnxopt.core.pipeline import Pipeline
+        Pipeline.call = lambda *_, **__: os.kill(os.getpid(), {int(number)})
+        from onnxopt.cli import main
+        main()
+        """
+    command = [sys.executable, "-c", textwrap.dedent(script), "optimize", str(model)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    expected = "lack of memory" if number == signal.SIGKILL else f"native code crashed ({number.name})"
+    assert expected in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert model.read_bytes() == content
+    assert [path.name for path in model.parent.iterdir()] == [model.name]
+
+
+@linux
+def test_killed_command_leaves_no_process_behind(model: Path) -> None:
+    script = """
+        import time
+        from onnxopt.core.pipeline import Pipeline
+        def call(*_, **__):
+            print("here", flush=True)
+            time.sleep(60)
+        Pipeline.call = call
+        from onnxopt.cli import main
+        main()
+        """
+    command = [sys.executable, "-c", textwrap.dedent(script), "optimize", str(model), "-q"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        process.kill()
+        assert process.stdout.read() == ""  # both ends of the pipe are closed: nobody is left

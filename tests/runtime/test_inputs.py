@@ -361,3 +361,26 @@ def test_sequences_of_tensors_and_optional_tensors_are_made_up():
     assert not np.array_equal(first[0], first[1])
     text = "g (optional(float[N, 4]) x) => (float[N, 4] y) { y = OptionalGetElement(x) }"
     assert feeds(text, "x")[1].shape == (2, 4)
+
+
+STFT = """g (float[batch_size, N] x, int64[batch_size] lens) => (float[b, t, f, 2] y) {
+    y = STFT(x, hop, window)
+}"""
+
+
+def test_signals_are_longer_than_a_frame():
+    weights = {"hop": np.array(160), "window": np.ones(320, np.float32)}
+    shapes = [signal.shape for signal in feeds(STFT, "x", **weights)]
+    assert shapes == [(1, 8 * 320), (2, 5 * 320), (3, 13 * 320)]
+
+
+def test_waveforms_without_stft_get_a_usual_length():
+    text = "g (float[batch, N] waveform) => (float[batch, N] y) { y = Abs(waveform) }"
+    assert [x.shape for x in feeds(text, "waveform")] == [(1, 4096), (2, 2560), (3, 6656)]
+    assert [x.shape for x in feeds(text.replace("waveform", "x"), "x")] == [(1, 8), (2, 5), (3, 13)]
+
+
+def test_given_length_of_a_signal_counts():
+    weights = {"hop": np.array(160), "window": np.ones(320, np.float32)}
+    plan = plan_inputs(model(STFT, **weights), input_shapes={"x": [2, 100]})
+    assert plan.build(plan.wanted(0), 0).feeds["x"].shape == (2, 100)
