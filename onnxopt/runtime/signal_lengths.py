@@ -24,9 +24,7 @@ _USUAL = 512
 
 def shortest_signals(specs: Sequence[InputSpec], model: ir.Model) -> dict[str, int]:
     """Symbols of the lengths of signals to the fewest samples that they need."""
-    frames = [
-        _frame(node) for body in all_bodies(model) for node in body if node.op_type == "STFT"
-    ]
+    frames = [_frame(node) for body in all_bodies(model) for node in body if node.op_type == "STFT"]
     return {
         symbol: max(frames, default=_USUAL)
         for spec in specs
