@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxopt.calibration.data import CalibrationData
+from onnxopt.calibration.nested import NestedValues
 from onnxopt.calibration.runs import largest_sample, run_samples
 from onnxopt.calibration.statistics import Statistics
 from onnxopt.calibration.table import CalibrationTable
@@ -35,11 +36,13 @@ def collect(
     by_channel: Iterable[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> CalibrationTable:
-    """Observes values of the main graph, graph inputs among them.
+    """Observes values of all graphs, graph inputs among them.
+
+    Of values inside subgraphs only the extremes of every run are seen.
 
     Args:
         model: The float model.
-        names: Values to observe; those that the main graph does not compute are left out.
+        names: Values to observe; those that the model does not compute are left out.
         data: What to run on.
         samples: Indexes of the input sets to use; all by default.
         max_memory: Bytes for the values of one run, beyond the model itself.
@@ -66,7 +69,33 @@ def collect(
         _observe(probe, part, watched, data, chosen, table, channelled)
         if progress is not None:
             progress(number + 1, len(parts))
+    known = {*fed, *computed}
+    _observe_nested(probe.model, [n for n in wanted if n not in known], data, chosen, table)
     return table
+
+
+def _observe_nested(
+    model: ir.Model,
+    names: Sequence[str],
+    data: CalibrationData,
+    samples: Sequence[int],
+    table: CalibrationTable,
+) -> None:
+    """Observes values inside subgraphs; those of branches that were never taken stay unknown."""
+    nested = NestedValues(model, names)
+    if not nested.shown:
+        return
+    found: dict[str, Statistics] = {name: Statistics() for name in nested.shown.values()}
+    try:
+        for _, _, values in run_samples(Probe(nested.model), list(nested.shown), data, samples):
+            for shown, name in nested.shown.items():
+                low, high, mean = values[shown].tolist()
+                found[name].add_extremes(low if np.isfinite(mean) else np.nan, high)
+    except InvalidInputError:  # a loop that cannot stack: the nodes tell that no range is known
+        return
+    table.statistics |= {
+        name: one for name, one in found.items() if one.infinite or one.low < one.high
+    }
 
 
 def _observe(

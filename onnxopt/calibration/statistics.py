@@ -22,7 +22,7 @@ class Statistics:
         mean_high: Mean over batches of the largest.
         batches: Number of batches with values.
         infinite: Number of values that are NaN or infinite, which are not counted otherwise.
-        histogram: Of all finite values.
+        histogram: Of all finite values; empty where only the extremes are known.
         channels: Largest magnitude by index of the last axis, where asked for.
         means: Mean over batches by channel: axis 1 of images, the last axis of all else.
     """
@@ -53,12 +53,7 @@ class Statistics:
         if not array.size:
             return
         low, high = float(array.min()), float(array.max())
-        first = self.batches == 0
-        self.low = low if first else min(low, self.low)
-        self.high = high if first else max(high, self.high)
-        self.batches += 1
-        self.mean_low += (low - self.mean_low) / self.batches
-        self.mean_high += (high - self.mean_high) / self.batches
+        self._widen(low, high)
         self.histogram.add(array, low, high)
         if array.ndim > 1:
             self._add_means(array)
@@ -67,6 +62,21 @@ class Statistics:
             known = self.channels
             same = known is not None and known.shape == found.shape
             self.channels = np.maximum(known, found) if same and known is not None else found
+
+    def add_extremes(self, low: float, high: float) -> None:
+        """Takes one batch in of which no more is known; every method keeps all of it."""
+        if not (np.isfinite(low) and np.isfinite(high)):
+            self.infinite += 1
+            return
+        self._widen(low, high)
+
+    def _widen(self, low: float, high: float) -> None:
+        first = self.batches == 0
+        self.low = low if first else min(low, self.low)
+        self.high = high if first else max(high, self.high)
+        self.batches += 1
+        self.mean_low += (low - self.mean_low) / self.batches
+        self.mean_high += (high - self.mean_high) / self.batches
 
     def _add_means(self, array: NDArray[Any]) -> None:
         axis = 1 if array.ndim > 3 else array.ndim - 1

@@ -202,9 +202,9 @@ def forms(
 
 
 def observed_names(model: ir.Model) -> list[str]:
-    """Values of the main graph that a static form may need the range of."""
+    """Values of all graphs that a static form may need the range of."""
     names: dict[str, None] = {}
-    for node in model.graph:
+    for node in (node for graph in all_graphs(model) for node in graph):
         if part_of(node) is None and node.op_type not in ("Relu", "Clip"):
             continue
         values = [node.inputs[i] for i in activations_of(node) if i < len(node.inputs)]

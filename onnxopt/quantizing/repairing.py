@@ -26,6 +26,9 @@ from onnxopt.quantizing.output_ranges import ranges_by_output
 from onnxopt.quantizing.rounding import solve_roundings
 from onnxopt.quantizing.smoothing import search_scales
 
+# Each may hold scaled copies of the weights; a form uses one for every repair at most.
+_KEPT = 6
+
 
 class Bases:
     """Float models with their statistics, by the repairs that were done to them.
@@ -50,7 +53,7 @@ class Bases:
     ) -> None:
         self._model, self._options, self._table = model, options, table
         self._data, self._samples, self._memory = data, samples, max_memory
-        self._of = functools.cache(self._build)
+        self._of = functools.lru_cache(_KEPT)(self._build)
 
     @property
     def possible(self) -> bool:

@@ -19,6 +19,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from onnxopt.core.walking import all_graphs
 from onnxopt.quantizing.forms import Form
 from onnxopt.quantizing.improving import Improving
 from onnxopt.quantizing.metrics import Metric
@@ -244,6 +245,7 @@ class Search:
         wanted = one.form.op_types(self._options)
         return [
             node.name
-            for node in self._model.graph
+            for graph in all_graphs(self._model)
+            for node in graph
             if node.op_type in wanted and node.name and node.name not in refused
         ]
