@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import importlib
+from collections.abc import Callable
+from typing import Any
 
 import click
 
 from onnxopt import __version__
+from onnxopt.core.deferring import import_onnx_ir
 
 # Command to its module, and the line that `onnxopt --help` shows without importing it; a test
 # checks that the line is the first one of the command's own help.
@@ -77,13 +82,25 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(COMMANDS[cmd_name][0])
-        command: click.Command = module.command
+        command: click.Command = copy.copy(module.command)
+        command.callback = _starting_quickly(module.command.callback)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists the commands with their summaries, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+
+def _starting_quickly(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of a command with a quick import before it, which --help needs none of."""
+
+    @functools.wraps(callback)
+    def run(*arguments: Any, **options: Any) -> Any:
+        import_onnx_ir()
+        return callback(*arguments, **options)
+
+    return run
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

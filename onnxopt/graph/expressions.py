@@ -12,9 +12,12 @@ from functools import lru_cache
 from typing import Any
 
 import onnx_ir as ir
-import sympy  # type: ignore[import-untyped]
+
+from onnxopt.core.deferring import Deferred
 
 Dim = int | str
+
+sympy: Any = Deferred("sympy")
 
 # A symbol's name as exporters write it.
 NAME = re.compile(r"[^\W\d]\w*(?:[.:/][\w.:/]*)?")

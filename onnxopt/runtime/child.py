@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
+from onnxopt.core.deferring import import_onnx_ir
 from onnxopt.core.errors import OnnxOptError
 
 P = ParamSpec("P")
@@ -158,6 +159,8 @@ def serve(preload: tuple[str, ...], memory: int | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what native code prints is no answer
+    if preload:
+        import_onnx_ir()
     for module in preload:
         __import__(module)
     while True:
