@@ -206,7 +206,7 @@ class KnownValues:
             static = fact.static_dims
             if fact.dtype not in _PARTIAL_TYPES or static is None:
                 return None
-            if math.prod(static) > MOST_ELEMENTS:
+            if math.prod(dim or 1 for dim in static) > MOST_ELEMENTS:  # also of what NumPy refuses
                 return None
             known = self.small_array(value)
             if known is not None:

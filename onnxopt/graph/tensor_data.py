@@ -16,6 +16,8 @@ _DTYPES: Final = {dtype.value: dtype for dtype in ir.DataType if dtype.value}
 _EXTERNAL = 1  # TensorProto.DataLocation
 # More bytes than any machine addresses: the arithmetic of every consumer would overflow.
 _MOST_BYTES = 1 << 60
+# A tensor without elements costs nothing to declare, but what is computed along its other axes does.
+_MOST_BESIDE_NOTHING = 1 << 24
 
 # Field of TensorProto -> types that may use it, with the number of entries per element.
 _TYPED_FIELDS: Final[dict[str, dict[str, float]]] = {
@@ -59,7 +61,8 @@ def tensor_dims(tensor: TensorProto, where: str) -> tuple[int, ...]:
     dims = tuple(tensor.dims)
     if any(dim < 0 for dim in dims):
         raise InvalidModelError(f"{where} has a negative dimension: {list(dims)}")
-    if math.prod(dim or 1 for dim in dims) > _MOST_BYTES // 16:
+    most = _MOST_BYTES // 16 if all(dims) else _MOST_BESIDE_NOTHING
+    if math.prod(dim or 1 for dim in dims) > most:
         raise InvalidModelError(f"{where} declares impossibly many elements: {list(dims)}")
     return dims
 

@@ -8,6 +8,7 @@ add some to the result, which is no normalization then.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -27,6 +28,8 @@ from onnxopt.passes.cleanup.single_node import (
 )
 from onnxopt.passes.fusion.polynomials import number
 
+# A scale of ones is made for what is normalized together, whatever size the model claims.
+_LARGEST_SCALE = 1 << 24
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
@@ -170,11 +173,11 @@ def trailing_axes(mean: ir.Node) -> int | None:
 
 
 def trailing_shape(x: ir.Value, count: int) -> tuple[int, ...] | None:
-    """The last `count` dimensions of x if they are numbers."""
+    """The last `count` dimensions of x if they are numbers that a scale may have."""
     if x.shape is None or len(x.shape) < count:
         return None
-    last = ir.Value(shape=ir.Shape(x.shape[len(x.shape) - count :]))
-    return static_dims(last)
+    last = static_dims(ir.Value(shape=ir.Shape(x.shape[len(x.shape) - count :])))
+    return None if last is None or math.prod(last) > _LARGEST_SCALE else last
 
 
 def closed(nodes: Sequence[ir.Node], root: ir.Node) -> bool:
