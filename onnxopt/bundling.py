@@ -41,16 +41,19 @@ class Bundle:
         folder: Where it is.
         manifest: Its record.
         report: What `optimize` did; None if the model was bundled as it is.
+        archive: The .zip of it, if one was asked for.
     """
 
     folder: Path
     manifest: Manifest
     report: Report | None = None
+    archive: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain data."""
         return {
             "folder": str(self.folder),
+            "archive": None if self.archive is None else str(self.archive),
             "bundle": self.manifest.to_dict(),
             "report": None if self.report is None else self.report.to_dict(),
         }
@@ -61,7 +64,8 @@ class Bundle:
 
         lines = [] if self.report is None else [self.report.to_text(verbose=verbose), ""]
         lines += summary_lines(self.manifest, verbose=verbose)
-        return "\n".join([*lines, f"wrote {self.folder}"])
+        lines += [f"wrote {path}" for path in (self.folder, self.archive) if path is not None]
+        return "\n".join(lines)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,7 +129,7 @@ def bundle(
             reference = Path(original)
             facts["parity"] = _parity(reference, stage / MODEL, chosen)
         manifest = _complete(stage, source, reference, as_target(target), chosen, facts)
-    return Bundle(Path(folder), manifest)
+    return Bundle(Path(folder), manifest, archive=_archive(folder, chosen))
 
 
 def optimize_to_bundle(
@@ -162,7 +166,7 @@ def optimize_to_bundle(
             "guard": None if report.guard is None else report.guard.to_dict(),
         }
         manifest = _complete(stage, source, source, aim, chosen, facts)
-    return Bundle(Path(folder), manifest, report)
+    return Bundle(Path(folder), manifest, report, _archive(folder, chosen))
 
 
 def verify(folder: PathLike) -> Verification:
@@ -191,14 +195,20 @@ def _new_folder(folder: PathLike, options: BundleOptions) -> Iterator[Path]:
 
     require_runtime()
     target = Path(folder)
-    packed = target.with_name(f"{target.absolute().name}.zip")
-    if options.archive and os.path.lexists(packed) and not (options.overwrite and packed.is_file()):
+    packed = _archive(target, options)
+    if packed and os.path.lexists(packed) and not (options.overwrite and packed.is_file()):
         raise SaveError(f"{packed} exists; move it away, or give --overwrite if it is a file")
     with staged_folder(target, marker=MANIFEST, overwrite=options.overwrite) as stage:
         yield stage
-    if options.archive:
+    if packed:
         with save_errors(packed):
             pack(target, packed)
+
+
+def _archive(folder: PathLike, options: BundleOptions) -> Path | None:
+    """Where the .zip goes, if one is asked for: beside the folder."""
+    target = Path(folder)
+    return target.with_name(f"{target.absolute().name}.zip") if options.archive else None
 
 
 def _complete(

@@ -66,8 +66,10 @@ def _run() -> int:
 
 
 def _fail(message: str, code: int) -> int:
+    from onnxopt.core.printable import printable
+
     with contextlib.suppress(OSError):  # then the exit code has to do
-        print(f"onnxopt: error: {message}", file=sys.stderr)
+        print(f"onnxopt: error: {printable(message)}", file=sys.stderr)
     return code
 
 

@@ -16,6 +16,7 @@ from onnxopt.cli.options import (
     provider_option,
     run_here,
 )
+from onnxopt.cli.output import say
 from onnxopt.core.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def _print(result: BenchmarkResult, verbose: bool) -> None:
             ("slowest nodes", model.profile.nodes, 10),
         ):
             by_node = title != "operator"
-            click.echo(f"{model.name}: {total * 1e3:.3f} ms in nodes, slowed down by the profiler")
+            say(f"{model.name}: {total * 1e3:.3f} ms in nodes, slowed down by the profiler")
             print_table(
                 [title, "operator" * by_node, "provider", "nodes", "ms", "share"],
                 [
@@ -187,4 +188,4 @@ def _print(result: BenchmarkResult, verbose: bool) -> None:
                 ],
             )  # fmt: skip
     for note in result.notes:
-        click.echo(f"note: {note}")
+        say(f"note: {note}")

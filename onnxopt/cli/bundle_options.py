@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -64,5 +65,12 @@ def take_bundle_options(options: dict[str, Any], *, wanted: bool, inputs: Any) -
         ort_format=own["ort_format"],
         archive=own["archive"],
         overwrite=own["overwrite"],
-        command=("onnxopt", *sys.argv[1:]),
+        command=("onnxopt", *map(_without_folder, sys.argv[1:])),
     )
+
+
+def _without_folder(argument: str) -> str:
+    """An argument of the command line for the record, which tells nobody the user's folders."""
+    option, equals, value = argument.rpartition("=") if argument.startswith("--") else ("", "", "")
+    path = Path(value if equals else argument)
+    return f"{option}{equals}{path.name}" if path.is_absolute() else argument

@@ -17,6 +17,7 @@ from onnxopt.cli.options import (
     provider_option,
     run_here,
 )
+from onnxopt.cli.output import say
 
 if TYPE_CHECKING:
     from onnxopt.runtime.comparison_result import ComparisonResult
@@ -138,18 +139,18 @@ def _print(result: ComparisonResult, verbose: bool) -> None:
     masks = sorted({one.mask for one in result.outputs if one.mask})
     if masks:
         masked = ", ".join(one.parity.name for one in result.outputs if one.mask)
-        click.echo(f"padding by {', '.join(masks)} left out of: {masked}")
+        say(f"padding by {', '.join(masks)} left out of: {masked}")
     for score in result.scores:
         click.echo(
             f"{score.metric}: A {score.first:.6g}, B {score.second:.6g} ({score.difference:+.3g})"
         )
     for note in result.notes:
-        click.echo(f"note: {note}")
+        say(f"note: {note}")
     sets = f"{len(result.inputs)} input sets" if len(result.inputs) > 1 else "1 input set"
     if result.passed:
         click.echo(f"at parity on {sets}")
     else:
-        click.echo(f"not at parity on {sets}: {result.reasons[0]}")
+        say(f"not at parity on {sets}: {result.reasons[0]}")
 
 
 def _figures(difference: Difference) -> list[str]:

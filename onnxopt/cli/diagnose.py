@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from onnxopt.cli.options import inputs_option, output_options
+from onnxopt.cli.output import say
 
 
 @click.command("diagnose")
@@ -84,5 +85,5 @@ def command(
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=2))
     elif not quiet:
-        click.echo(found.to_text(verbose=verbose))
+        say(found.to_text(verbose=verbose))
     sys.exit(found.exit_code)

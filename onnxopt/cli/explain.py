@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from onnxopt.cli.options import output_options
-from onnxopt.cli.output import show
+from onnxopt.cli.output import say, show
 
 
 @click.command("explain")
@@ -49,5 +49,5 @@ def command(
     show(found, as_json=as_json, verbose=verbose, quiet=quiet)
     if quiet and not as_json:
         for line in found.unmet:
-            click.echo(f"not met: {line}", err=True)
+            say(f"not met: {line}", err=True)
     sys.exit(found.exit_code)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from onnxopt.cli.options import output_options, provider_option, run_here
+from onnxopt.cli.output import say
 from onnxopt.core.errors import InvalidInputError
 
 
@@ -79,7 +80,7 @@ def command(
     click.echo(",".join(map(str, result.tokens)) if result.text is None else result.text)
     if not quiet:
         for note in result.notes:
-            click.echo(f"note: {note}", err=True)
+            say(f"note: {note}", err=True)
         click.echo(
             f"{result.prompt_tokens} tokens of prompt in {result.prompt_seconds:.3f} s, "
             f"{len(result.tokens)} new ones, {result.tokens_per_second:.1f} tokens/s",

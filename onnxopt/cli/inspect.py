@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from onnxopt.cli.options import input_shape_option, output_options, parse_input_shapes
+from onnxopt.core.printable import printable
 
 
 @click.command("inspect")
@@ -40,8 +41,10 @@ def _print(summary: dict[str, Any], verbose: bool) -> None:
     console = Console(highlight=False, soft_wrap=True)
     opsets = ", ".join(f"{domain or 'ai.onnx'} {v}" for domain, v in summary["opsets"].items())
     console.print(
-        f"IR version {summary['ir_version']}, opsets {opsets}, "
-        f"producer {summary['producer'] or 'unknown'}",
+        printable(
+            f"IR version {summary['ir_version']}, opsets {opsets}, "
+            f"producer {summary['producer'] or 'unknown'}"
+        ),
         markup=False,
     )
     nodes = f"{summary['nodes']:,} nodes"
@@ -58,7 +61,9 @@ def _print(summary: dict[str, Any], verbose: bool) -> None:
     for kind in ("inputs", "outputs"):
         for value in summary[kind]:
             console.print(
-                f"{kind[:-1]:<7} {value['name']}: {value['type']}{_shape(value['shape'])}",
+                printable(
+                    f"{kind[:-1]:<7} {value['name']}: {value['type']}{_shape(value['shape'])}"
+                ),
                 markup=False,
             )
     limit = None if verbose else 15
@@ -74,7 +79,7 @@ def _print(summary: dict[str, Any], verbose: bool) -> None:
         console, Table("largest tensors", "type", "shape", "bytes"), rows, None if verbose else 5
     )
     for note in summary["notes"]:
-        console.print(f"note: {note}", markup=False)
+        console.print(printable(f"note: {note}"), markup=False)
 
 
 def _shape(shape: list[int | str] | None) -> str:
@@ -87,7 +92,7 @@ def _table(console: Any, table: Any, rows: list[tuple[Any, ...]], limit: int | N
     if not rows:
         return
     for row in rows[:limit]:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(Text(printable(str(cell))) for cell in row))
     if limit is not None and len(rows) > limit:
         table.add_row(f"... {len(rows) - limit} more (-v)")
     console.print(table)

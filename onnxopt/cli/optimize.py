@@ -20,6 +20,7 @@ from onnxopt.cli.options import (
     parse_input_shapes,
     target_option,
 )
+from onnxopt.cli.output import say
 from onnxopt.core.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def command(
         # Of a file the report itself, of a folder one for each file.
         click.echo(json.dumps(plain.get("", plain), indent=2))
     elif not quiet:
-        click.echo("\n\n".join(r.to_text(verbose=verbose) for r in results.values()))
+        say("\n\n".join(r.to_text(verbose=verbose) for r in results.values()))
 
 
 def _write_page(results: dict[str, Tellable], html: Path) -> None:

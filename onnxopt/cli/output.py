@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import click
 
+from onnxopt.core.printable import printable_lines
+
 
 class Tellable(Protocol):
     """What can be told in both ways."""
@@ -23,4 +25,9 @@ def show(result: Tellable, *, as_json: bool, verbose: bool, quiet: bool) -> None
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=2))
     elif not quiet:
-        click.echo(result.to_text(verbose=verbose))
+        say(result.to_text(verbose=verbose))
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Prints lines in which names of models and records may occur."""
+    click.echo(printable_lines(text), err=err)

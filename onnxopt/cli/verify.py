@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from onnxopt.cli.options import output_options
-from onnxopt.cli.output import show
+from onnxopt.cli.output import say, show
 
 
 @click.command("verify")
@@ -30,5 +30,5 @@ def command(
     if quiet and not as_json:
         for check in found.checks:
             for finding in check.findings if check.outcome == "failed" else ():
-                click.echo(f"{check.name}: {finding}", err=True)
+                say(f"{check.name}: {finding}", err=True)
     context.exit(found.exit_code)

@@ -4,8 +4,8 @@
 
 writes types and shapes on the values and keeps the rest in tables. What the file says of
 intermediate values is not trusted: real files carry stale shapes. Types of graph inputs are
-trusted, those of main graph outputs are a contract that is neither changed nor used as a fact; a
-shape that the output cannot have is dropped.
+trusted, those of main graph outputs are a contract that is neither changed nor used as a fact; one
+of another rank than the output has is dropped.
 Functions are not looked into: nodes that call one keep what the file declares for their outputs,
 as do all operators that nobody here knows.
 """
@@ -27,6 +27,7 @@ from onnxopt.graph.schema_types import VALUE_INPUTS, Inferred, SchemaTypes
 from onnxopt.graph.shape_rules import SHAPE_RULES, Elements, RuleInputs
 from onnxopt.graph.spatial_rules import SPATIAL_RULES
 from onnxopt.graph.symbolic import Dim, Symbols
+from onnxopt.graph.values import rank
 
 _WITH_BODIES = frozenset(("If", "Loop", "Scan", "SequenceMap"))
 _RULES = {**SHAPE_RULES, **SPATIAL_RULES}
@@ -111,8 +112,8 @@ class Inference:
                 facts[value] = fact
                 if not (is_main and value.is_graph_output()):
                     store(value, fact)
-                elif _contradicts(value.shape, fact.dims):
-                    value.shape = None  # no contract that anything could keep
+                elif fact.dims is not None and rank(value) not in (None, len(fact.dims)):
+                    value.shape = None  # of a rank that the output cannot have
 
     def _visit(self, node: ir.Node) -> Sequence[Fact]:
         if not node.domain:
@@ -198,16 +199,6 @@ class Inference:
             return self._types(node, [])
         self.constants.add_tensor(node.outputs[0], tensor)
         return (Fact(tensor.dtype.value, tuple(tensor.shape.numpy())),)
-
-
-def _contradicts(said: ir.Shape | None, dims: Sequence[Dim] | None) -> bool:
-    """True if no tensor has both shapes."""
-    if said is None or dims is None:
-        return False
-    return len(said) != len(dims) or any(
-        isinstance(one, int) and isinstance(other, int) and one != other
-        for one, other in zip(said, dims, strict=True)
-    )
 
 
 def _input_symbols(model: ir.Model) -> set[str]:

@@ -16,7 +16,7 @@ _DTYPES: Final = {dtype.value: dtype for dtype in ir.DataType if dtype.value}
 _EXTERNAL = 1  # TensorProto.DataLocation
 # More bytes than any machine addresses: the arithmetic of every consumer would overflow.
 _MOST_BYTES = 1 << 60
-# A tensor without elements costs nothing to declare, but what is computed along its other axes does.
+# A tensor without elements costs nothing, but what is computed along its other axes does.
 _MOST_BESIDE_NOTHING = 1 << 24
 
 # Field of TensorProto -> types that may use it, with the number of entries per element.

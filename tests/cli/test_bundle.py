@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx.parser
 import pytest
@@ -78,3 +79,47 @@ def test_options_are_refused_when_they_do_not_fit(
     result = run("optimize", model, *arguments)
     assert isinstance(result.exception, OnnxOptError)
     assert message in str(result.exception)
+
+
+def test_record_tells_no_folders(
+    model: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "data.npz", x=np.ones((2, 4), np.float32))
+    arguments = ["optimize", str(model), f"--inputs={tmp_path / 'data.npz'}", "--bundle-seconds"]
+    arguments += ["0.1", "--bundle", str(tmp_path / "dist"), "--opset", "19"]
+    monkeypatch.setattr("sys.argv", ["onnxopt", *arguments])
+    assert run(*arguments).exit_code == 0
+    texts = [(tmp_path / "dist" / name).read_text() for name in ("bundle.json", "README.md")]
+    assert not any(str(tmp_path) in text for text in texts)
+    command = json.loads(texts[0])["command"]
+    assert command[:3] == ["onnxopt", "optimize", "model.onnx"]
+    assert {"--inputs=data.npz", "dist", "19"} <= {*command}
+
+
+def test_archive_is_named_when_one_is_written(model: Path, run: Run, tmp_path: Path) -> None:
+    made = run("bundle", model, "-o", tmp_path / "dist", "--bundle-seconds", 0, "--zip")
+    assert made.stdout.splitlines()[-2:] == [
+        f"wrote {tmp_path / 'dist'}", f"wrote {tmp_path / 'dist.zip'}"
+    ]  # fmt: skip
+    assert run("verify", tmp_path / "dist.zip").exit_code == 0
+
+
+def test_names_from_records_and_models_are_escaped(run: Run, tmp_path: Path) -> None:
+    text = _MODEL.replace("] y)", "] ynasty)").replace("y = Relu", "ynasty = Relu")
+    model = onnx.parser.parse_model(text)
+    data = model.SerializeToString().replace(b"ynasty", b"y\x1b[2J\x07")
+    (tmp_path / "model.onnx").write_bytes(data)
+    assert run("bundle", tmp_path / "model.onnx", "--bundle-seconds", 0).exit_code == 0
+    folder = tmp_path / "model.bundle"
+    (folder / "\x1b[2J").write_text("")
+    record = (folder / "bundle.json").read_text()
+    (folder / "bundle.json").write_text(record.replace('"notes":', '"\\u001b[2J": 1, "notes":'))
+    for arguments in (
+        ("verify", folder),
+        ("inspect", "-v", tmp_path / "model.onnx"),
+        ("compare", "-v", tmp_path / "model.onnx", tmp_path / "model.onnx"),
+        ("optimize", "-v", tmp_path / "model.onnx"),
+    ):
+        result = run(*arguments)
+        assert "\x1b" not in result.output
+        assert "\\x1b[2J" in result.output or arguments[0] == "optimize"

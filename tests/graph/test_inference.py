@@ -141,6 +141,12 @@ def test_stale_shapes_are_overwritten_but_not_those_of_graph_outputs() -> None:
     assert inference.dims(model.graph.outputs[0]) == ("N", 4)
 
 
+def test_shape_of_an_output_is_dropped_when_its_rank_is_impossible() -> None:
+    model = parse_model("g (float[N,4] x) => (float[7] y, float[9,4] z) { y = Neg(x) z = Abs(x) }")
+    infer_model(model)
+    assert [value.shape for value in model.graph.outputs] == [None, ir.Shape([9, 4])]
+
+
 def test_stale_shape_is_cleared_when_nothing_is_known_instead() -> None:
     model = parse_model(
         "g (float x, int64[K] s) => (float y) { a = Reshape(x, s) b = Relu(a) y = ReduceSum(b) }"

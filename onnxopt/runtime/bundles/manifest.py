@@ -175,7 +175,8 @@ def _file_entry(path: str, entry: Any, where: str) -> FileEntry:
     good = (
         isinstance(entry, dict)
         and entry.keys() == {"bytes", "sha256"}
-        and isinstance(entry["bytes"], int)
+        and type(entry["bytes"]) is int  # and no bool
+        and 0 <= entry["bytes"] < 1 << 63
         and isinstance(entry["sha256"], str)
         and _HEX.fullmatch(entry["sha256"])
     )
