@@ -95,8 +95,8 @@ def before_pruning(target: Target | str = "cpu") -> list[AnyPass | Repeat]:
 
 
 def after_pruning(target: Target | str = "cpu") -> list[AnyPass | Repeat]:
-    """What `before_pruning` left out."""
-    return list(_finished(as_target(target)))
+    """What `before_pruning` left out; removed blocks leave an Identity each."""
+    return [c.RemoveIdentities(), c.RemoveUnused(), *_finished(as_target(target))]
 
 
 def _runtime_fusions(provider: Provider) -> Iterator[AnyPass]:

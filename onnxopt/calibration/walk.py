@@ -14,10 +14,11 @@ import onnx_ir as ir
 
 from onnxopt.calibration.data import CalibrationData
 from onnxopt.core.errors import InvalidInputError
+from onnxopt.core.walking import used_values
 from onnxopt.graph.mapped import release_weights
 from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.probing import as_declared
-from onnxopt.runtime.regions import FED, cut, used_values
+from onnxopt.runtime.regions import FED, cut
 from onnxopt.runtime.session import open_session
 
 _Arrays = dict[str, Any]

@@ -69,8 +69,9 @@ _SHARE = click.FloatRange(0, 1, min_open=True)
     "--kind",
     "kinds",
     multiple=True,
-    type=click.Choice(["channel", "head", "neuron", "feature"]),
-    help="Prune only these. Repeatable.",
+    type=click.Choice(["channel", "head", "neuron", "feature", "block", "layer"]),
+    help="Prune only these. Repeatable. block: whole residual branches. layer: attention and the "
+    "feed-forward behind it at once. Both need --calibration, and go only if they are named.",
 )
 @click.option(
     "--widths", is_flag=True, help="Also prune what a normalization averages over; approximate."

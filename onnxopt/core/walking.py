@@ -77,3 +77,16 @@ def all_nodes(root: ir.Graph) -> Iterator[ir.Node]:
     """Every node of a graph and of the subgraphs below it, graph by graph."""
     for graph in graph_tree(root):
         yield from graph
+
+
+def used_values(node: ir.Node) -> list[ir.Value]:
+    """What a node reads from its own graph, also inside its subgraphs."""
+    found = {value: None for value in node.inputs if value is not None}
+    for root in subgraphs_of(node):
+        for graph in graph_tree(root):
+            for inner in graph:
+                for value in inner.inputs:
+                    if value is not None and value.graph is node.graph:
+                        found[value] = None
+            found.update({value: None for value in graph.outputs if value.graph is node.graph})
+    return list(found)

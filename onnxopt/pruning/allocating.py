@@ -3,17 +3,20 @@
 A plan is a number of steps taken from one list, so that any goal is found by bisection. With one
 share for every group the list is in order of the share that is gone after a step; with one ranking
 it is in order of cost per gain, where the gain is what is asked for: units, operations, bytes or
-milliseconds. Within a group steps keep their order.
+milliseconds. Within a group steps keep their order. A block is a step of its own.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from onnxopt.graph.residuals import Span
 from onnxopt.passes.pruning.removing import Mask
+from onnxopt.pruning.blocks import RankedSpan
 from onnxopt.pruning.ladders import Ladder
 from onnxopt.pruning.options import Scope
 
@@ -25,11 +28,11 @@ _FEWEST_STEPS = 8
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """Some units less.
+    """Some units less, or a block.
 
     Attributes:
-        ladder: Index of the ladder of the group.
-        kept: Units that the group has left afterwards.
+        ladder: Index of the ladder of the group; behind them come the blocks.
+        kept: Units that the group has left afterwards; 0 of a block.
         key: The place in the order of all steps.
     """
 
@@ -46,10 +49,18 @@ class Allocation:
         scope: What the order is by.
         gain: What a step gives, in one ranking.
         multiple: Widths are multiples of it, where the group is large enough.
+        spans: Blocks that may go.
     """
 
-    def __init__(self, ladders: Sequence[Ladder], scope: Scope, gain: Gain, multiple: int) -> None:
-        self.ladders = ladders
+    def __init__(
+        self,
+        ladders: Sequence[Ladder],
+        scope: Scope,
+        gain: Gain,
+        multiple: int,
+        spans: Sequence[RankedSpan] = (),
+    ) -> None:
+        self.ladders, self.spans = ladders, spans
         steps: list[Step] = []
         for index, ladder in enumerate(ladders):
             size, key, before = len(ladder.group), 0.0, len(ladder.group)
@@ -63,14 +74,51 @@ class Allocation:
                     key = max(key, cost / given if given > 0 else np.inf)
                 steps.append(Step(index, kept, key))
                 before = kept
+        ranks = np.argsort(np.argsort([one.cost for one in spans], kind="stable"))
+        for place, one in enumerate(spans):
+            key = one.cost / one.gain if one.gain > 0 else np.inf
+            if scope == "layer":
+                key = float(ranks[place] + 1) / len(spans)
+            steps.append(Step(len(ladders) + place, 0, key))
         self.steps = sorted(steps, key=lambda step: step.key)
 
     def widths(self, count: int) -> list[int]:
         """Units left in each group after the first `count` steps."""
-        kept = [len(ladder.group) for ladder in self.ladders]
+        kept = self._sizes()
         for step in self.steps[:count]:
             kept[step.ladder] = min(kept[step.ladder], step.kept)
-        return kept
+        return kept[: len(self.ladders)]
+
+    def gone(self, count: int) -> list[Span]:
+        """Blocks that go with the first `count` steps."""
+        first = len(self.ladders)
+        gone = sorted(step.ladder - first for step in self.steps[:count] if step.ladder >= first)
+        return [self.spans[place].span for place in gone]
+
+    def cost(self, count: int) -> float:
+        """What the first `count` steps cost; units of a block that goes, too, count twice."""
+        blocks = sum(s.cost for s in self.spans if any(s.span is gone for gone in self.gone(count)))
+        pairs = zip(self.ladders, self.widths(count), strict=True)
+        units = sum(float(one.costs[: len(one.group) - kept].sum()) for one, kept in pairs)
+        return blocks + units
+
+    def without_last(self, count: int) -> Allocation | None:
+        """The same with step `count` behind all others; None unless it is a block among units."""
+        step = self.steps[count - 1] if count else None
+        if step is None or step.ladder < len(self.ladders) or not self.ladders:
+            return None
+        other = copy.copy(self)
+        other.steps = [*self.steps[: count - 1], *self.steps[count:], step]
+        return other
+
+    def left(self, count: int) -> float:
+        """Share of all units that is left after the first `count` steps."""
+        kept = sum(self.widths(count)) + len(self.spans) - len(self.gone(count))
+        return kept / sum(self._sizes())
+
+    def _sizes(self) -> list[int]:
+        """Units of each group; a block counts as one."""
+        return [len(ladder.group) for ladder in self.ladders] + [1] * len(self.spans)
 
     def removed(self, count: int, components: int) -> Mask:
         """The components that go with the first `count` steps."""
@@ -86,9 +134,8 @@ class Allocation:
 
     def of_all(self, share: float) -> int:
         """Number of steps that remove this share of all units, or a little less."""
-        total = sum(len(ladder.group) for ladder in self.ladders)
-        left = [len(ladder.group) for ladder in self.ladders]
-        gone = 0
+        left = self._sizes()
+        total, gone = sum(left), 0
         for count, step in enumerate(self.steps):
             gone += left[step.ladder] - step.kept
             if gone > share * total + 1e-9:

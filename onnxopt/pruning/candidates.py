@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
 from onnxopt.core.names import Names
 from onnxopt.graph.axes.groups import Groups, find_groups
 from onnxopt.graph.cost import model_cost, weight_bytes
+from onnxopt.graph.residuals import Span, residual_blocks
+from onnxopt.passes.pruning.bypassing import bypass
 from onnxopt.passes.pruning.removing import Mask, Removal, remove_units
 from onnxopt.pruning.fitting import Kept
 
@@ -20,24 +22,32 @@ class Candidate:
 
     Attributes:
         model: The copy; slices of weights are taken when they are read.
-        kept: By value and axis, which positions stayed, where not all did.
+        kept: By value and axis, which positions stayed, where not all did; values where a block
+            ended are in it, too.
     """
 
     model: ir.Model
     kept: Kept
 
 
-def apply(model: ir.Model, removed: Mask) -> Candidate:
-    """Removes components from a copy of a model.
+def apply(model: ir.Model, removed: Mask, spans: Sequence[Span] = ()) -> Candidate:
+    """Removes components and blocks from a copy of a model.
 
     Args:
-        model: What the components were found in; left as it is.
+        model: What they were found in; left as it is.
         removed: By component, whether it goes.
+        spans: Blocks that go.
     """
     copy = model.clone()
     groups = find_groups(copy)
-    kept = kept_positions(groups, removed)
+    ends = {block.end.name for span in spans for block in span.blocks}
+    blocks = [block for block in residual_blocks(copy) if block.end.name in ends]
+    kept = dict(kept_positions(groups, removed))
     remove_units(groups, removed)
+    if blocks:
+        bypass(copy, blocks)
+        # All positions stay where a block ended, but they hold something else.
+        kept |= {name: kept.get(name, {}) for name in ends if name}
     return Candidate(copy, kept)
 
 

@@ -29,8 +29,8 @@ def latency_table(
     feeds: Feeds,
     target: Target,
     seconds: float,
-) -> dict[str, Curve]:
-    """Milliseconds by group and share of its units.
+) -> tuple[dict[str, Curve], dict[str, float]]:
+    """Milliseconds by group and share of its units, and seconds by node.
 
     Args:
         groups: The groups of the model.
@@ -40,13 +40,16 @@ def latency_table(
         seconds: For all profiles together.
 
     Returns:
-        By name of a group, rising shares and the milliseconds at each.
+        By name of a group, rising shares and the milliseconds at each; by name of a node, how
+        long it takes in the whole model.
     """
     shares = node_shares(groups)
     listed = list(groups)
     rows: list[dict[str, float]] = []
-    for width in WIDTHS:
-        times = _node_times(at_width(width), feeds, target, seconds / len(WIDTHS))
+    profiles = [
+        _node_times(at_width(width), feeds, target, seconds / len(WIDTHS)) for width in WIDTHS
+    ]
+    for times in profiles:
         row: dict[str, float] = {}
         for node, held in shares.items():
             spent = times.get(node.name or "", 0.0)
@@ -60,7 +63,7 @@ def latency_table(
         # Narrower is never slower, but for noise.
         falling = np.minimum.accumulate(times_of)
         curves[name] = (WIDTHS[::-1], falling[::-1].tolist())
-    return curves
+    return curves, profiles[0]
 
 
 def _node_times(model: ir.Model, feeds: Feeds, target: Target, seconds: float) -> dict[str, float]:

@@ -12,7 +12,9 @@ from onnxopt.targets import Target
 
 Importance = Literal["auto", "l1", "l2", "random", "activation", "hessian"]
 Scope = Literal["layer", "global"]
-Kind = Literal["channel", "head", "neuron", "feature"]
+Kind = Literal["channel", "head", "neuron", "feature", "block", "layer"]
+# Kinds that go whole.
+WHOLE = ("block", "layer")
 Goal = Literal["sparsity", "flops", "size", "latency"]
 GOALS = ("sparsity", "target_flops", "target_size", "target_latency")
 
@@ -29,7 +31,7 @@ class PruneOptions:
         scope: "layer" for the same share of every group, "global" for one ranking of all.
         importance: The measure of units; "auto" is "hessian" with data, else "l2".
         multiple: Widths are rounded to multiples of it; None for what the target's kernels like.
-        kinds: Prune only groups of these kinds; all by default.
+        kinds: Prune only these kinds; by default all groups, but no whole blocks or layers.
         widths: Also prune what a normalization averages over.
         exclude: Globs of names of nodes whose weights keep their shapes.
         repair: Re-fit weights on the calibration data.
@@ -79,6 +81,14 @@ class PruneOptions:
         if strange:
             raise InvalidInputError(
                 f"kinds are some of {', '.join(get_args(Kind))}, not {min(strange)!r}"
+            )
+        whole = [kind for kind in self.kinds if kind in WHOLE]
+        if len(whole) > 1:
+            raise InvalidInputError("kinds are block or layer, not both: layers are made of blocks")
+        if whole and len(self.kinds) > 1 and self.sparsity is not None and self.scope == "global":
+            raise InvalidInputError(
+                f"a sparsity over all counts units, and a {whole[0]} is none: take scope layer, or "
+                "a target"
             )
         if self.multiple is not None and self.multiple < 1:
             raise InvalidInputError(f"multiple is at least 1, not {self.multiple}")

@@ -12,14 +12,23 @@ from onnxopt.calibration.data import CalibrationData
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.axes.groups import PruningGroup, find_groups
 from onnxopt.graph.naming import excluded_names
+from onnxopt.graph.residuals import Span
 from onnxopt.graph.values import dims
 from onnxopt.pruning.allocating import Allocation, Found, Gain, search
+from onnxopt.pruning.blocks import (
+    RankedSpan,
+    removable_spans,
+    span_costs,
+    span_gain,
+    weighted,
+)
 from onnxopt.pruning.candidates import Candidate, apply, size_of
+from onnxopt.pruning.entries import block_entries, group_entries
 from onnxopt.pruning.gains import byte_gain, curve_gain, flop_gain, unit_gain
 from onnxopt.pruning.ladders import Ladder, activation_ladders, weight_ladder
-from onnxopt.pruning.latency_table import latency_table
-from onnxopt.pruning.options import PruneOptions
-from onnxopt.pruning.report import GroupEntry, PruningReport
+from onnxopt.pruning.latency_table import Curve, latency_table
+from onnxopt.pruning.options import WHOLE, PruneOptions
+from onnxopt.pruning.report import PruningReport
 from onnxopt.runtime.deviation import Reference
 from onnxopt.runtime.speed import measure_speed
 
@@ -48,6 +57,7 @@ class Planner:
         self._reference, self._report = reference, report
         self._max_memory = max_memory
         self._groups = find_groups(model)
+        self._table: tuple[dict[str, Curve], dict[str, float]] | None = None
         self._components = int(self._groups.solution.labels.max(initial=-1)) + 1
         self.sizes = {
             dim: size
@@ -68,31 +78,54 @@ class Planner:
         """
         options, report = self._options, self._report
         chosen, reasons = self._prunable()
-        if not chosen:
-            why = "; ".join(sorted(set(reasons.values()))[:3]) or "no axis of a weight is free"
+        spans = self._spans()
+        if not chosen and not spans:
+            whys = {*reasons.values(), *(entry.reason for entry in report.blocks)}
+            why = "; ".join(sorted(whys)[:3]) or "no axis of a weight is free"
             raise InvalidInputError(f"there is nothing that can be pruned: {why}")
         ladders = self._ladders(chosen)
         allocation = Allocation(
-            ladders, options.resolved_scope, self._gain(ladders), self._multiple
+            ladders,
+            options.resolved_scope,
+            self._gain(ladders),
+            self._multiple,
+            self._ranked(spans, ladders),
         )
-        found = self._search(allocation)
+        allocation, found = self._search(allocation)
         report.reached, report.met = found.share, found.met
-        widths = dict(zip((id(g) for g in chosen), allocation.widths(found.count), strict=True))
-        by_group = {id(ladder.group): ladder for ladder in ladders}
-        for group in self._groups:
-            ladder = by_group.get(id(group))
-            report.groups.append(
-                GroupEntry(
-                    group.name,
-                    group.kind,
-                    len(group),
-                    widths.get(id(group), len(group)),
-                    ladder.measure if ladder else "",
-                    tuple(float(cost) for cost in ladder.costs) if ladder else (),
-                    reasons.get(group.name, ""),
-                )
+        report.blocks += block_entries(allocation, found.count)
+        report.groups += group_entries(self._groups, allocation, found.count, reasons)
+        return self._apply(allocation, found.count)
+
+    def _apply(self, allocation: Allocation, count: int) -> Candidate:
+        removed = allocation.removed(count, self._components)
+        return apply(self._model, removed, allocation.gone(count))
+
+    def _spans(self) -> list[Span]:
+        """Blocks that may go; the others are reported."""
+        options = self._options
+        if not set(WHOLE) & set(options.kinds):
+            return []
+        if self._data.synthesized:
+            raise InvalidInputError(
+                "blocks and layers are ranked by what they compute: give data (--calibration)"
             )
-        return apply(self._model, allocation.removed(found.count, self._components))
+        excluded = excluded_names(self._model, options.exclude)
+        chosen, self._report.blocks = removable_spans(self._model, options.kinds, excluded)
+        return chosen
+
+    def _ranked(self, chosen: Sequence[Span], ladders: Sequence[Ladder]) -> list[RankedSpan]:
+        """What each costs and gives."""
+        if not chosen:
+            return []
+        self._report.samples = len(self._samples)
+        costs = span_costs(
+            self._model, chosen, self._data, self._samples, max_memory=self._max_memory
+        )
+        gain = span_gain(self._options.goal, self.sizes, lambda: self._latencies(ladders)[1])
+        return [
+            RankedSpan(span, cost, gain(span)) for span, cost in zip(chosen, costs, strict=True)
+        ]
 
     @property
     def _multiple(self) -> int:
@@ -140,9 +173,10 @@ class Planner:
                     f"importance {measure} needs data: --calibration DATA, or l1, l2 or random"
                 )
             self._report.samples = len(self._samples)
-            return activation_ladders(
+            ladders = activation_ladders(
                 self._model, chosen, measure, data, self._samples, max_memory=self._max_memory
             )
+            return weighted(self._model, ladders, data, self._samples, max_memory=self._max_memory)
         return [weight_ladder(group, measure, options.seed) for group in chosen]
 
     def _gain(self, ladders: Sequence[Ladder]) -> Gain:
@@ -153,22 +187,43 @@ class Planner:
             return flop_gain(self._groups, self.sizes)
         if goal == "size":
             return byte_gain
+        return curve_gain(self._latencies(ladders)[0])
+
+    def _latencies(self, ladders: Sequence[Ladder]) -> tuple[dict[str, Curve], dict[str, float]]:
+        """Of groups by their width, and of nodes; measured once."""
+        if self._table is not None:
+            return self._table
         uniform = Allocation(ladders, "layer", unit_gain, self._multiple)
 
         def at_width(width: float) -> ir.Model:
-            removed = uniform.removed(uniform.up_to(1 - width), self._components)
-            return apply(self._model, removed).model
+            return self._apply(uniform, uniform.up_to(1 - width)).model
 
-        table = latency_table(
+        self._table = latency_table(
             self._groups,
             at_width,
             self._reference.feeds,
             self._options.target,
             seconds=min(_LATENCY_SECONDS * 2, self._options.budget / 4),
         )
-        return curve_gain(table)
+        return self._table
 
-    def _search(self, allocation: Allocation) -> Found:
+    def _search(self, allocation: Allocation) -> tuple[Allocation, Found]:
+        """The number of steps; a block that removes too much gives way to units that cost less."""
+        found = self._found(allocation)
+        if self._options.goal == "sparsity":
+            return allocation, found
+        enough = self._options.share * (1 - 2 * _TOLERANCE[self._options.goal])
+        while found.share < enough:
+            other = allocation.without_last(found.count)
+            if other is None:
+                break
+            fewer = self._found(other)
+            if other.cost(fewer.count) >= allocation.cost(found.count):
+                break
+            allocation, found = other, fewer
+        return allocation, found
+
+    def _found(self, allocation: Allocation) -> Found:
         options, report = self._options, self._report
         share = options.share
         amount = f"{1 - share:g}" if options.goal == "sparsity" else f"{share:g}x"
@@ -176,9 +231,7 @@ class Planner:
         if options.goal == "sparsity":
             whole = options.resolved_scope == "layer"
             count = (allocation.up_to if whole else allocation.of_all)(1 - share)
-            kept = sum(allocation.widths(count))
-            left = kept / sum(len(ladder.group) for ladder in allocation.ladders)
-            return Found(count, left, True)
+            return Found(count, allocation.left(count), True)
         found = search(
             len(allocation.steps),
             functools.partial(self._left, allocation),
@@ -201,7 +254,7 @@ class Planner:
     def _left(self, allocation: Allocation, count: int) -> float:
         """What is left after so many steps, in the measure of the goal."""
         options = self._options
-        model = apply(self._model, allocation.removed(count, self._components)).model
+        model = self._apply(allocation, count).model
         if options.goal == "latency":
             if time.perf_counter() > self._deadline:
                 raise InvalidInputError(

@@ -38,6 +38,27 @@ class GroupEntry:
     reason: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class BlockEntry:
+    """A residual block, or a layer of several.
+
+    Attributes:
+        name: That of its first Conv, Gemm or MatMul.
+        kind: "block" or "layer".
+        parameters: Numbers in its weights.
+        cost: What is missing without it, as a share of what its end holds.
+        removed: Whether it is gone.
+        reason: Why it could not go; "" if it could.
+    """
+
+    name: str
+    kind: str
+    parameters: int = 0
+    cost: float = 0.0
+    removed: bool = False
+    reason: str = ""
+
+
 @dataclasses.dataclass(kw_only=True)
 class PruningReport:
     """The record of one `prune` run.
@@ -49,6 +70,7 @@ class PruningReport:
         reached: What was reached, in the same measure, as the share that is left.
         met: Whether that is what was asked for.
         groups: All groups.
+        blocks: Residual blocks or layers, where they were to be removed.
         pinned: Axes of weights that cannot be pruned, with the reason.
         repairs: What became of the weights behind what was removed.
         before: Cost of the model that was pruned, after its cleanup.
@@ -70,6 +92,7 @@ class PruningReport:
     reached: float = 1.0
     met: bool = True
     groups: list[GroupEntry] = dataclasses.field(default_factory=list)
+    blocks: list[BlockEntry] = dataclasses.field(default_factory=list)
     pinned: list[tuple[str, int, str]] = dataclasses.field(default_factory=list)
     repairs: list[Repair] = dataclasses.field(default_factory=list)
     before: Size = dataclasses.field(default_factory=lambda: Size(0, 0, 0))
@@ -108,6 +131,7 @@ class PruningReport:
                     f"{name}: error {found.rms:.2%} (root mean square), cosine {found.cosine:.4f}"
                     + (f"; {found.broken}" if found.broken else "")
                 )
+        lines += self._blocks(verbose=verbose)
         lines += self._groups(verbose=verbose)
         lines += self._repairs(verbose=verbose)
         if verbose:
@@ -118,6 +142,20 @@ class PruningReport:
         if self.output:
             lines.append(f"written: {self.output}")
         return "\n".join(lines)
+
+    def _blocks(self, *, verbose: bool) -> list[str]:
+        if not self.blocks:
+            return []
+        removed = [entry for entry in self.blocks if entry.removed]
+        lines = [f"{len(removed)} of {len(self.blocks)} {self.blocks[0].kind}s are gone:"]
+        for entry in self.blocks if verbose else removed:
+            what = f"costs {entry.cost:.2%}, {entry.parameters:,} parameters"
+            mark = "gone" if entry.removed else "kept"
+            lines.append(f"  {mark}  {entry.name}: {entry.reason or what}")
+        if not verbose:
+            reasons = [f"{e.name}: {e.reason}" for e in self.blocks if e.reason]
+            lines += [f"  has to stay: {reason}" for reason in reasons[:_MOST_LINES]]
+        return lines
 
     def _groups(self, *, verbose: bool) -> list[str]:
         changed = [entry for entry in self.groups if entry.kept < entry.units]

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxopt.core.walking import graph_tree, subgraphs_of
+from onnxopt.core.walking import graph_tree, subgraphs_of, used_values
 from onnxopt.graph.values import constant, int_attribute, ints_attribute, opset_version
 from onnxopt.runtime.paired_values import PairedValues
 from onnxopt.runtime.probing import Arrays, Probe
-from onnxopt.runtime.regions import Region, described, used_values
+from onnxopt.runtime.regions import Region, described
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Collection
 import onnx_ir as ir
 
 from onnxopt.core.removal import remove_node
-from onnxopt.core.walking import graph_tree, subgraphs_of
+from onnxopt.core.walking import used_values
 
 FED = "@fed"  # suffix of the graph input that takes the place of a value
 
@@ -51,19 +51,6 @@ def find_region(value: ir.Value, known: Collection[str]) -> Region:
             elif source is not None:
                 pending.append(source)
     return Region(value, tuple(nodes), tuple(frontier))
-
-
-def used_values(node: ir.Node) -> list[ir.Value]:
-    """What a node reads from its own graph, also inside its subgraphs."""
-    found = {value: None for value in node.inputs if value is not None}
-    for root in subgraphs_of(node):
-        for graph in graph_tree(root):
-            for inner in graph:
-                for value in inner.inputs:
-                    if value is not None and value.graph is node.graph:
-                        found[value] = None
-            found.update({value: None for value in graph.outputs if value.graph is node.graph})
-    return list(found)
 
 
 def cut(model: ir.Model, targets: Collection[str], known: Collection[str] = ()) -> ir.Model:
