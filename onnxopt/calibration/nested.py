@@ -88,6 +88,9 @@ class NestedValues:
                 if other is not graph:
                     zeros = self._constant(other, "zeros")
                     other.outputs.append(self._node(other, "Identity", [zeros]))
+        for name in ("scan_output_directions", "scan_output_axes"):
+            if name in node.attributes:
+                node.attributes.add(ir.AttrInt64s(name, [*node.attributes[name].as_ints(), 0]))
         node.resize_outputs(len(node.outputs) + 1)
         output = node.outputs[-1]
         output.name, output.type = self._names.unique(f"{ends.name}_out"), ends.type
