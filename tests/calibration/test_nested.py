@@ -38,8 +38,8 @@ BODIES = {
             z = Identity(next) }>""",
     "Scan": """l = ReduceSum<keepdims = 0>(x, izeros)
         y, k = Scan<num_scan_inputs = 1, scan_output_directions = [1], scan_output_axes = [1],
-        body = b (float[3] h, float[3] a) => (float[3] next, float[3] z) { d = Add(a, one) g = Add(d, h) next = Identity(g)
-            z = Identity(g) }>(l, x)""",
+        body = b (float[3] h, float[3] a) => (float[3] next, float[3] z) {
+            d = Add(a, one) g = Add(d, h) next = Identity(g) z = Identity(g) }>(l, x)""",
 }
 CONSTANTS: dict[str, np.ndarray] = {
     "zero": np.zeros((), np.float32),
