@@ -26,7 +26,6 @@ class Improving:
         time: Times a form against float.
         within: True for a form within the budget of error.
         corrects: Bias correction may be switched on and off again.
-        end: When to stop, as `time.perf_counter` counts.
 
     Attributes:
         entries: What was tried, and what became of it.
@@ -37,28 +36,32 @@ class Improving:
         self,
         repairs: Sequence[str],
         attempt: Callable[[Form], Tried | None],
-        time: Callable[[Tried], None],
+        time: Callable[..., None],
         within: Callable[[Tried], bool],
         *,
         corrects: bool,
-        end: float,
     ) -> None:
         self._repairs, self._attempt, self._time, self._within = repairs, attempt, time, within
-        self._corrects, self._end = corrects, end
+        self._corrects = corrects
         self.entries: list[RepairEntry] = []
         self.out_of_time = False
 
-    def improve(self, one: Tried) -> Tried:
-        """The form with the repairs that help it."""
+    def improve(self, one: Tried, end: float) -> Tried:
+        """The form with the repairs that help it.
+
+        Args:
+            one: The form.
+            end: When to stop, as `time.perf_counter` counts.
+        """
         for repair in self._repairs:
             if repair == "ranges" and one.form.method is None:
                 continue
-            if time.perf_counter() > self._end:
+            if time.perf_counter() > end:
                 self.out_of_time = True
                 break
             form = replace(one.form, repairs=(*one.form.repairs, repair))
             one = self._better(one, form, repair)
-        if self._corrects and one.form.repairs and time.perf_counter() < self._end:
+        if self._corrects and one.form.repairs and time.perf_counter() < end:
             turned = replace(one.form, corrected=not one.form.corrected)
             one = self._better(one, turned, "bias" if turned.corrected else "no bias")
         return one
@@ -73,7 +76,7 @@ class Improving:
             return one
         other.ratio = one.ratio
         if repair == "insert":
-            self._time(other)
+            self._time(other, briefly=True)
             needed = not self._within(one)
             if other.speed < one.speed * _LEAST_SPEED and not (needed and other.is_faster):
                 self._record(one, other, repair, "undone: costs more time than it is worth")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from onnxopt.graph.saving import check_target, save_model
 from onnxopt.quantizing.allowing import allowances
 from onnxopt.quantizing.entries import count_quantized, node_entries
 from onnxopt.quantizing.forms import forms, observed_names
+from onnxopt.quantizing.measuring import open_reference
 from onnxopt.quantizing.metrics import Metric, Score, open_metric
 from onnxopt.quantizing.options import QuantizeOptions, split_names
 from onnxopt.quantizing.preparing import Prepared, prepare
@@ -44,10 +46,10 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 # Input sets kept apart to measure with.
 _HELD_OUT = 16
-# What one run over all of them may take of the budget, and how many are measured on in any case.
-_SHARE, _FEWEST = 0.02, 4
 # About how long one timing may take.
 _TIMING_SECONDS = 8.0
+# Share of it that tells which forms are worth more.
+_BRIEFLY = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +115,7 @@ def quantize(
     choices["judged"] = labels is not None or metric is not None
     options = QuantizeOptions(target=as_target(target), **choices)
     require_runtime()
+    end = time.perf_counter() + options.budget
     report = QuantizationReport(
         source=os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
     )
@@ -140,7 +143,7 @@ def quantize(
         input_shapes=input_shapes,
     )
     report.notes += data.notes
-    job = _Job(prepared, options, data, report, exclude)
+    job = _Job(prepared, options, data, report, exclude, end)
     counts = open_metric(metric, labels, data, job.measuring)
     table = job.table(calibration_table, max_memory)
     chosen = job.search(table, counts, max_memory)
@@ -164,11 +167,12 @@ class _Job:
         data: CalibrationData,
         report: QuantizationReport,
         exclude: Sequence[str],
+        end: float,
     ) -> None:
         self._prepared, self._model = prepared, prepared.work
         self._options, self._data = options, data
         self._reference: Reference | None = None
-        self._report, self._exclude = report, exclude
+        self._report, self._exclude, self._end = report, exclude, end
         held_out = data.split(len(data), share=2) if options.judged else data.split(_HELD_OUT)
         self._calibrating, self.measuring = held_out
         if not data.synthesized and set(self._calibrating) & set(self.measuring):
@@ -222,28 +226,18 @@ class _Job:
             report.notes.append("there is nothing that can be quantized")
             report.nodes = entries(None)
             return None
-        providers = options.target.execution_providers
         with timed(report.seconds, "measure"):
-            try:
-                sets = (
-                    self._data.plan
-                    if self._data.synthesized
-                    else [self._data[index] for index in self.measuring]
-                )
-                reference = Reference(self._prepared.best, sets, providers)
-            except CannotRunError as error:
-                reason = f"the float model does not run on the data: {error.reason}"
-                raise InvalidInputError(reason) from error
+            reference = open_reference(
+                self._prepared.best, self._data, self.measuring, options, report.notes
+            )
             self._reference = reference
-            affordable = int(len(reference.sets) * options.budget * _SHARE / reference.seconds)
-            if affordable < len(reference.sets):
-                reference.keep(max(affordable, _FEWEST))
-                report.notes.append(
-                    f"runs take long: the error was measured on {len(reference.sets)} samples"
-                )
             timer = functools.partial(self._ratio, self._prepared.best)
             bases = Bases(self._model, options, table, self._data, self._calibrating, max_memory)
-            search = Search(self._model, options, bases, reference, timer, self._exclude, metric)
+            now = time.perf_counter()
+            end = max(self._end - self._careful, now + options.budget / 2)
+            search = Search(
+                self._model, options, bases, reference, timer, self._exclude, metric, end
+            )
             chosen = search.run(found)
         report.repairs, report.float_score = search.improving.entries, search.float_score
         report.metric = "" if metric is None else metric.name
@@ -276,14 +270,19 @@ class _Job:
         report.speed, report.interval = ratio.median, (ratio.low, ratio.high)
         return result
 
-    def _ratio(self, base: ir.Model, other: ir.Model) -> Ratio:
+    @property
+    def _careful(self) -> float:
+        """Seconds that a timing may take that has to prove something."""
+        return min(_TIMING_SECONDS, self._options.budget / 8)
+
+    def _ratio(self, base: ir.Model, other: ir.Model, briefly: bool = False) -> Ratio:
         assert self._reference is not None
         target = self._options.target
         return measure_speed(
             base,
             other,
             sets=self._reference.sets,
-            limit=min(_TIMING_SECONDS, self._options.budget / 4),
+            limit=self._careful * (_BRIEFLY if briefly else 1.0),
             threads=target.threads,
             providers=target.execution_providers,
         )

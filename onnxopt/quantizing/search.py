@@ -2,16 +2,18 @@
 
 1. Every form is built and its error measured; of a static form only the way to choose ranges with
    the least error is kept.
-2. Each is timed against the float model. On CPUs whose int8 kernels saturate, forms over the budget
-   of error are tried with uint8 weights as well, and static forms that are not faster with fewer
-   nodes.
-3. Those that are faster get accuracy repairs, each of which is kept only if it lowers the error.
-4. From the fastest on, those within the budget first: one over the budget gets nodes back in
-   float, the most sensitive first, until it is within; then it is timed again.
+2. Each is timed against the float model, briefly. On CPUs whose int8 kernels saturate, forms over
+   the budget of error are tried with uint8 weights as well, and static forms that are not faster
+   with fewer nodes.
+3. From the fastest on, those within the budget first: it gets accuracy repairs, each of which is
+   kept only if it lowers the error. One over the budget gets nodes back in float until it is
+   within, first those that lose most for the least work.
+4. What could be the result is timed long enough to prove that it is faster.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -20,19 +22,28 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from onnxopt.core.walking import all_graphs
+from onnxopt.quantizing.excluding import Excluding
 from onnxopt.quantizing.forms import Form
 from onnxopt.quantizing.improving import Improving
 from onnxopt.quantizing.metrics import Metric
 from onnxopt.quantizing.options import QuantizeOptions
 from onnxopt.quantizing.repairing import Bases
-from onnxopt.quantizing.sensitivity import Sensitivity
 from onnxopt.quantizing.tried import Tried
+from onnxopt.quantizing.work import node_works
 from onnxopt.runtime.benchmark import Ratio
 from onnxopt.runtime.deviation import Reference
 from onnxopt.runtime.library import CannotRunError
 
-Timer = Callable[[ir.Model], Ratio]
+# Times a model against float; briefly if the flag says so.
+Timer = Callable[[ir.Model, bool], Ratio]
 _ROUNDING = 1e-9  # of means of scores
+# Briefly timed forms that seem this much faster are worth a closer look.
+_PROMISING = 1.02
+# Of the time that is left a form may take this share; and of that its repairs the other, if it
+# may have to give nodes back to float as well.
+_SHARE_OF_FORM, _SHARE_OF_REPAIRS = 0.6, 0.5
+# As many inputs tell which nodes are sensitive.
+_TELLING_SETS = 4
 _SLOWER, _OVER = "slower than another form", "over the budget of error"
 
 
@@ -47,6 +58,7 @@ class Search:
         timer: Times a model against the float one.
         exclude: Names of nodes to leave in float in any case.
         metric: What counts besides the error.
+        end: When to stop, as `time.perf_counter` counts; by default after the budget's seconds.
 
     Attributes:
         improving: The repairs that were tried.
@@ -66,10 +78,11 @@ class Search:
         timer: Timer,
         exclude: Sequence[str] = (),
         metric: Metric | None = None,
+        end: float | None = None,
     ) -> None:
         self._model, self._options, self._bases, self._metric = model, options, bases, metric
         self._reference, self._timer, self._exclude = reference, timer, tuple(exclude)
-        self._end = time.perf_counter() + options.budget
+        self._end = time.perf_counter() + options.budget if end is None else end
         self.float_score = None if metric is None else metric.of(reference.outputs)
         self.improving = Improving(
             options.repairs if bases.possible else (),
@@ -77,7 +90,6 @@ class Search:
             self._time,
             self.is_within,
             corrects=options.corrects,
-            end=self._end - options.budget / 4,  # the rest is for leaving nodes in float
         )
         self.tried: list[Tried] = []
         self.untaken: Tried | None = None
@@ -86,34 +98,32 @@ class Search:
 
     def run(self, forms: Sequence[Form]) -> Tried | None:
         """The form to use; None if float is best."""
-        best: dict[str, Tried] = {}
-        start = time.perf_counter()
-        half = start + (self._end - start) / 2
-        for form in forms:
-            if form.kind in best and time.perf_counter() > half:
-                self.out_of_time = True
-                continue
-            one = self._try(form)
-            if one is None:
-                continue
-            known = best.get(form.kind)
-            if known is None or self._rank(one) < self._rank(known):
-                best[form.kind] = one
-        self.tried = [*best.values(), *self._unsaturated(best.values())]
-        for one in self.tried:
-            self._time(one)
-        for one in best.values():
-            if not one.is_faster and one.deviation is not None:
+        self.tried = best = self._best_of_each_kind(forms)
+        for one in best:
+            self._time(one, briefly=True)
+        for one in best:
+            if one.deviation is not None and not self._is_promising(one):
                 self._try_placements(one)
-        chosen: Tried | None = None
-        for one in sorted(self.tried, key=lambda one: (not self.is_within(one), -one.speed)):
+        chosen = self._fastest(self.tried, None)
+        if chosen is None or chosen.excluded:
+            chosen = self._fastest(self._unsaturated(best), chosen)
+        if chosen is not None:
+            chosen.verdict = "chosen"
+        return chosen
+
+    def _fastest(self, forms: Collection[Tried], chosen: Tried | None) -> Tried | None:
+        """The fastest within the budget, of these forms and the one chosen before."""
+        waiting = sorted(forms, key=lambda one: (not self.is_within(one), -one.speed))
+        for one in waiting:
             if one.deviation is None or one.ratio is None:
                 continue
             if chosen is not None and one.speed <= chosen.speed:
                 over = "" if self.is_within(one) else f"{_OVER}, and "
                 one.drop(one.verdict or f"{over}{_SLOWER}")
                 continue
-            found = self._settled(self._improved(one))
+            now = time.perf_counter()
+            until = now + max(0.0, self._end - now) * _SHARE_OF_FORM
+            found = self._settled(self._improved(one, until), until)
             if found is None:
                 continue
             if chosen is None or found.speed > chosen.speed:
@@ -122,26 +132,56 @@ class Search:
                 chosen = found
             else:
                 found.drop(_SLOWER)
-        if chosen is not None:
-            chosen.verdict = "chosen"
         return chosen
+
+    def _best_of_each_kind(self, forms: Sequence[Form]) -> list[Tried]:
+        """The forms of least error, one of each kind: the best ranges, then corrected or not."""
+        best: dict[str, Tried] = {}
+        now = time.perf_counter()
+        half = now + (self._end - now) / 2
+        for form in sorted(forms, key=lambda form: form.corrected):
+            known, static = best.get(form.kind), best.get("static")
+            if known is not None and time.perf_counter() > half:
+                self.out_of_time = True
+                continue
+            if known is not None and form.corrected and form.method != known.form.method:
+                continue
+            if form.kind == "mixed" and static is not None and form.method != static.form.method:
+                continue  # its Convs are those of the static form
+            one = self._try(form)
+            if one is not None and (known is None or self._rank(one) < self._rank(known)):
+                best[form.kind] = one
+        return list(best.values())
 
     def _unsaturated(self, tried: Collection[Tried]) -> list[Tried]:
         """Of forms over the budget of error those with weights that use all 8 bits."""
         options = self._options
         if not options.saturates or options.reduce_range or options.weight_type != "int8":
             return []
-        forms = [replace(one.form, unsigned=True) for one in tried if not self.is_within(one)]
-        return [one for form in forms if (one := self._try(form)) is not None]
+        found = []
+        for one in tried:
+            if time.perf_counter() > self._end:
+                self.out_of_time = True
+                break
+            if one.deviation is None or self.is_within(one) or one.speed < _PROMISING:
+                continue
+            other = self._try(replace(one.form, unsigned=True))
+            if other is not None:
+                self._time(other, briefly=True)
+                found.append(other)
+        self.tried += found
+        return found
 
     def _try_placements(self, one: Tried) -> None:
         for form in one.form.other_placements():
             other = self._try(form)
             if other is not None and other.nodes != one.nodes:
-                self._time(other)
+                self._time(other, briefly=True)
                 self.tried.append(other)
 
-    def _try(self, form: Form, exclude: Sequence[str] = ()) -> Tried | None:
+    def _try(
+        self, form: Form, exclude: Sequence[str] = (), most_sets: int | None = None
+    ) -> Tried | None:
         basis = self._bases.of(form)
         if basis is None:
             return None
@@ -153,7 +193,7 @@ class Search:
         tally = None if self._metric is None else self._metric.start()
         try:
             one.deviation = self._reference.deviation(
-                built[0], watch=None if tally is None else tally.add
+                built[0], most_sets=most_sets, watch=None if tally is None else tally.add
             )
             one.score = None if tally is None else tally.mean
             if one.deviation.broken:
@@ -162,39 +202,51 @@ class Search:
             one.verdict = f"does not run: {error.reason}"
         return one
 
-    def _time(self, one: Tried) -> None:
+    def _time(self, one: Tried, *, briefly: bool) -> None:
         if one.deviation is None or one.model is None:
             return
         try:
-            one.ratio = self._timer(one.model)
+            one.ratio = self._timer(one.model, briefly)
         except CannotRunError as error:
             one.verdict, one.deviation = f"does not run: {error.reason}", None
 
-    def _improved(self, one: Tried) -> Tried:
+    def _is_promising(self, one: Tried) -> bool:
+        return one.is_faster or one.speed > _PROMISING
+
+    def _improved(self, one: Tried, until: float) -> Tried:
         """The form with the repairs that help it, if it is worth having at all."""
-        if not (one.is_faster or self._options.is_forced):
+        if not (self._is_promising(one) or self._options.is_forced):
             return one
-        better = self.improving.improve(one)
+        now = time.perf_counter()
+        share = 1.0 if self.is_within(one) else _SHARE_OF_REPAIRS
+        better = self.improving.improve(one, now + max(0.0, until - now) * share)
         self.tried[self.tried.index(one)] = better
         return better
 
-    def _settled(self, one: Tried) -> Tried | None:
-        """The form within the budget and faster than float, or None."""
-        if not self._options.is_forced and not one.is_faster:
+    def _settled(self, one: Tried, until: float) -> Tried | None:
+        """The form within the budget and proven to be faster than float, or None."""
+        if self._options.is_forced:
+            self._time(one, briefly=False)
+            return one
+        if not self._is_promising(one):
             one.drop("not faster than float")
             return None
-        if self.is_within(one) or self._options.is_forced:
-            return one
+        if self.is_within(one):
+            self._time(one, briefly=False)
+            if one.is_faster:
+                return one
+            one.drop("not faster than float")
+            return None
         one.drop(_OVER)
-        repaired = self._repaired(one)
-        if repaired is None:
+        partial = self._with_some_in_float(one, until)
+        if partial is None:
             return None
-        self._time(repaired)
-        self.tried.append(repaired)
-        if not repaired.is_faster:
-            repaired.drop("not faster than float with so many nodes in float")
+        self._time(partial, briefly=False)
+        self.tried.append(partial)
+        if not partial.is_faster:
+            partial.drop("not faster than float with so many nodes in float")
             return None
-        return repaired
+        return partial
 
     def is_within(self, one: Tried) -> bool:
         """True if a form meets the budget of error, and the metric's if there is one."""
@@ -213,39 +265,36 @@ class Search:
         """By the budget of error, and where that is not limited by the error itself."""
         return self._loss(one), math.inf if one.deviation is None else one.deviation.error
 
-    def _loss_without(self, form: Form, names: Sequence[str]) -> float:
-        one = self._try(form, names)
-        return 0.0 if one is None else next(filter(None, self._rank(one)), 0.0)
+    def _with_some_in_float(self, one: Tried, until: float) -> Tried | None:
+        """The form with some of its nodes in float, within the budget."""
 
-    def _repaired(self, one: Tried) -> Tried | None:
-        """The form with the fewest sensitive nodes in float that is within the budget."""
-        sensitivity = Sensitivity(
-            lambda names: self._loss_without(one.form, names),
-            self._quantized_names(one),
-            self._end,
+        def loss(names: Sequence[str]) -> float:
+            found = self._try(one.form, names, _TELLING_SETS)
+            return 0.0 if found is None else next(filter(None, self._rank(found)), 0.0)
+
+        excluding = Excluding(
+            functools.partial(self._try, one.form),
+            loss,
+            self.is_within,
+            self._works(one),
+            until,
         )
-        groups = sensitivity.ranked()
-        self.losses |= sensitivity.losses
-        self.out_of_time |= sensitivity.out_of_time
-        found: Tried | None = None
-        low, high = 1, len(groups) - 1
-        while low <= high and time.perf_counter() < self._end:
-            middle = (low + high) // 2
-            names = [name for group in groups[:middle] for name in group]
-            attempt = self._try(one.form, names)
-            if attempt is not None and self.is_within(attempt):
-                found, high = attempt, middle - 1
-            else:
-                low = middle + 1
-        self.out_of_time |= low <= high
+        found = excluding.find()
+        self.losses |= excluding.losses
+        self.out_of_time |= excluding.out_of_time
         return found
 
-    def _quantized_names(self, one: Tried) -> list[str]:
+    def _works(self, one: Tried) -> dict[str, float]:
+        """Operations of the nodes that the form quantizes, by name."""
         refused = {refusal.node for refusal in one.refusals}
         wanted = one.form.op_types(self._options)
-        return [
-            node.name
+        return {
+            node.name: self._all_works.get(node.name, 0.0)
             for graph in all_graphs(self._model)
             for node in graph
             if node.op_type in wanted and node.name and node.name not in refused
-        ]
+        }
+
+    @functools.cached_property
+    def _all_works(self) -> dict[str, float]:
+        return node_works(self._model, self._reference.feeds)

@@ -1,12 +1,15 @@
-"""Which nodes' quantization an output feels most."""
+"""Which nodes' quantization an output feels most, for how much work."""
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 # Each group costs a session; neighbours depend on each other anyway.
 _MOST_GROUPS = 24
+# What a node costs in float besides its work, as a share of the work of all.
+_LEAST_WORK = 0.003
 
 
 class Sensitivity:
@@ -14,38 +17,54 @@ class Sensitivity:
 
     Args:
         attempt: Quantizes with nodes of these names left in float and tells the loss.
-        names: Nodes that would be quantized, in the order of the graph.
+        works: Operations of the nodes that would be quantized, by name in the order of the graph.
         end: When to stop, as `time.perf_counter` counts.
 
     Attributes:
         losses: Loss by node name.
-        out_of_time: True if not all groups were measured; the rest counts as least sensitive.
+        out_of_time: True if not all groups were measured; the others count as typical.
     """
 
     def __init__(
         self,
         attempt: Callable[[Sequence[str]], float],
-        names: Sequence[str],
+        works: Mapping[str, float],
         end: float,
     ) -> None:
-        self._attempt, self._names = attempt, list(names)
-        self._end = end
+        self._attempt, self._works, self._end = attempt, works, end
         self.losses: dict[str, float] = {}
         self.out_of_time = False
 
     def ranked(self) -> list[list[str]]:
-        """Groups of names, the most sensitive first."""
-        size = max(1, -(-len(self._names) // _MOST_GROUPS))
-        groups = [self._names[i : i + size] for i in range(0, len(self._names), size)]
-        half = time.perf_counter() + max(0.0, self._end - time.perf_counter()) / 2
-        found: list[float] = []
-        for group in groups:
-            if time.perf_counter() > half:
+        """Groups of names: first those that are best left in float.
+
+        Those that are over the budget (a loss above 1) by themselves; then, as errors of different
+        nodes add up like noise, by their squares, those whose squared loss is largest for the work
+        that their group would do faster.
+        """
+        names = list(self._works)
+        size = max(1, -(-len(names) // _MOST_GROUPS))
+        groups = [names[i : i + size] for i in range(0, len(names), size)]
+        total = sum(self._works.values()) or 1.0
+        works = [sum(self._works[n] for n in group) / total + _LEAST_WORK for group in groups]
+        found: dict[int, float] = {}
+        for index in _most_telling_first(works):
+            if found and time.perf_counter() > self._end:
                 self.out_of_time = True
-                found.append(0.0)
-                continue
-            loss = self._attempt([name for name in self._names if name not in group])
-            found.append(loss)
-            self.losses |= dict.fromkeys(group, loss)
-        order = sorted(range(len(groups)), key=lambda index: -found[index])
-        return [groups[index] for index in order]
+                break
+            group = groups[index]
+            found[index] = self._attempt([name for name in names if name not in group])
+            self.losses |= dict.fromkeys(group, found[index])
+        usual = statistics.median(found.values()) if found else 0.0
+
+        def worth(index: int) -> tuple[bool, float]:
+            loss = found.get(index, usual)
+            return loss <= 1, -(loss**2) / works[index]
+
+        return [groups[index] for index in sorted(range(len(groups)), key=worth)]
+
+
+def _most_telling_first(works: Sequence[float]) -> list[int]:
+    """The ends of the model, which are often sensitive, and then where most of the work is."""
+    ends = [0, len(works) - 1] if len(works) > 1 else [*range(len(works))]
+    return ends + sorted(range(1, len(works) - 1), key=lambda index: -works[index])

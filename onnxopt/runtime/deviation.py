@@ -63,11 +63,6 @@ class Reference:
         self._outputs = trials.outputs
         self.seconds = trials.seconds
 
-    def keep(self, count: int) -> None:
-        """Forgets all but the first inputs."""
-        self.seconds *= min(count, len(self.sets)) / max(len(self.sets), 1)
-        self.sets, self._outputs = self.sets[:count], self._outputs[:count]
-
     @property
     def feeds(self) -> Feeds:
         """The first inputs."""

@@ -24,6 +24,8 @@ _SHARE = 0.25
 # On a busy machine rounds go on, as those of `bench` do, if the limit allows for it.
 _LONGEST, _LONGEST_SHARE = 4.0, 0.5
 _FEWEST_SECONDS = 0.05
+# Of each session in any case: warm-up and rounds.
+_FEWEST_RUNS = 6
 # Small inputs time the overhead of a run, but this long a run times the kernels in any case.
 _LONG_RUN = 0.1
 
@@ -53,8 +55,8 @@ def measure_speed(
         base: What to compare with.
         other: What to judge.
         sets: Inputs that both run on; one is chosen.
-        limit: About how many seconds it may take. Where sessions take long to open there is one of
-            each model, which proves only differences of more than about 7 %.
+        limit: About how many seconds it may take. Where sessions take long to open, or runs long,
+            there is one of each model, which proves only differences of more than about 7 %.
         threads: Threads inside an operator; ONNX Runtime's choice by default.
         providers: Execution providers in order of preference.
 
@@ -72,8 +74,10 @@ def measure_speed(
     start = time.perf_counter()
     pairs = [open_pair()]
     opening = time.perf_counter() - start
-    feeds = _choose(pairs[0][0], sets)
-    if weight_bytes(base) <= _LARGE_BYTES and opening * (_SESSIONS - 1) <= limit * _SHARE:
+    feeds, run = _choose(pairs[0][0], sets)
+    rounds = 2 * _SESSIONS * run * _FEWEST_RUNS
+    is_quick = opening * (_SESSIONS - 1) <= limit * _SHARE and rounds <= limit
+    if is_quick and weight_bytes(base) <= _LARGE_BYTES:
         pairs += [open_pair() for _ in range(_SESSIONS - 1)]
     first, second = (
         [functools.partial(one.run, feeds) for one in g] for g in zip(*pairs, strict=True)
@@ -83,11 +87,16 @@ def measure_speed(
     return paired_ratio(first, second, seconds=seconds, longest=longest)
 
 
-def _choose(session: Session, sets: Sequence[InputSet]) -> Feeds:
-    """The largest inputs, unless already the smallest take long."""
+def _choose(session: Session, sets: Sequence[InputSet]) -> tuple[Feeds, float]:
+    """The largest inputs, unless already the smallest take long, and the seconds of a run."""
     by_size = sorted(sets, key=lambda s: sum(getattr(a, "size", 1) for a in s.feeds.values()))
     smallest, largest = by_size[0].feeds, by_size[-1].feeds
     session.run(smallest)
     start = time.perf_counter()
     session.run(smallest)
-    return smallest if time.perf_counter() - start > _LONG_RUN else largest
+    seconds = time.perf_counter() - start
+    if seconds > _LONG_RUN or largest is smallest:
+        return smallest, seconds
+    start = time.perf_counter()
+    session.run(largest)
+    return largest, time.perf_counter() - start

@@ -171,9 +171,8 @@ def test_a_repair_that_gains_nothing_is_not_kept(gain: float, verdict: str) -> N
         lambda _: None,
         lambda _: True,
         corrects=False,
-        end=float("inf"),
     )
-    better = improving.improve(one)
+    better = improving.improve(one, end=float("inf"))
     (entry,) = improving.entries
     assert entry.verdict.startswith(verdict)
     assert (better is one) == (verdict == "undone")
