@@ -15,7 +15,7 @@ from onnxopt.runtime.library import CannotRunError
 # What one run over all of them may take of the budget, and how many are measured on in any case.
 _SHARE, _FEWEST = 0.02, 2
 # The largest error of fewer says little about what comes later.
-_ENOUGH = 8
+_ENOUGH = 16
 
 
 def open_reference(

@@ -40,7 +40,7 @@ _ROUNDING = 1e-9  # of means of scores
 # Briefly timed forms that seem this much faster are worth a closer look.
 _PROMISING = 1.02
 # Of the time that is left a form may take this share; and of that its repairs the other, if it
-# may have to give nodes back to float as well.
+# has to give nodes back to float as well.
 _SHARE_OF_FORM, _SHARE_OF_REPAIRS = 0.6, 0.5
 # As many inputs tell which nodes are sensitive.
 _TELLING_SETS = 4
@@ -123,7 +123,7 @@ class Search:
                 continue
             now = time.perf_counter()
             until = now + max(0.0, self._end - now) * _SHARE_OF_FORM
-            found = self._settled(self._improved(one, until), until)
+            found = self._settled(one, until)
             if found is None:
                 continue
             if chosen is None or found.speed > chosen.speed:
@@ -213,40 +213,50 @@ class Search:
     def _is_promising(self, one: Tried) -> bool:
         return one.is_faster or one.speed > _PROMISING
 
+    def _settled(self, one: Tried, until: float) -> Tried | None:
+        """The form within the budget and proven to be faster than float, or None."""
+        forced, over = self._options.is_forced, not self.is_within(one)
+        if not (forced or self._is_promising(one)):
+            one.drop("not faster than float")
+            return None
+        found = self._partial(one, until) if over and not forced else self._improved(one, until)
+        if found is None:
+            return None
+        self._time(found, briefly=False)
+        if found.is_faster or forced:
+            return found
+        over = bool(found.excluded)
+        found.drop("not faster than float" + " with so many nodes in float" * over)
+        return None
+
     def _improved(self, one: Tried, until: float) -> Tried:
-        """The form with the repairs that help it, if it is worth having at all."""
-        if not (self._is_promising(one) or self._options.is_forced):
-            return one
-        now = time.perf_counter()
-        share = 1.0 if self.is_within(one) else _SHARE_OF_REPAIRS
-        better = self.improving.improve(one, now + max(0.0, until - now) * share)
+        """The form with the repairs that help it."""
+        better = self.improving.improve(one, until)
         self.tried[self.tried.index(one)] = better
         return better
 
-    def _settled(self, one: Tried, until: float) -> Tried | None:
-        """The form within the budget and proven to be faster than float, or None."""
-        if self._options.is_forced:
-            self._time(one, briefly=False)
-            return one
-        if not self._is_promising(one):
-            one.drop("not faster than float")
-            return None
-        if self.is_within(one):
-            self._time(one, briefly=False)
-            if one.is_faster:
-                return one
-            one.drop("not faster than float")
-            return None
-        one.drop(_OVER)
-        partial = self._with_some_in_float(one, until)
-        if partial is None:
-            return None
-        self._time(partial, briefly=False)
-        self.tried.append(partial)
-        if not partial.is_faster:
-            partial.drop("not faster than float with so many nodes in float")
-            return None
-        return partial
+    def _partial(self, one: Tried, until: float) -> Tried | None:
+        """The form within the budget: with some of its nodes in float, with repairs, or both."""
+
+        def loss(names: Sequence[str]) -> float:
+            found = self._try(one.form, names, _TELLING_SETS)
+            return 0.0 if found is None else next(filter(None, self._rank(found)), 0.0)
+
+        excluding = Excluding(loss, self.is_within, self._works(one))
+        now = time.perf_counter()
+        half = now + max(0.0, until - now) * _SHARE_OF_REPAIRS
+        found = excluding.find(functools.partial(self._try, one.form), half)
+        better = self._improved(one, (half + until) / 2)
+        if better is not one:
+            if self.is_within(better):
+                return better
+            found = excluding.find(functools.partial(self._try, better.form), until, found)
+        self.losses |= excluding.losses
+        self.out_of_time |= excluding.out_of_time
+        better.drop(_OVER)
+        if found is not None:
+            self.tried.append(found)
+        return found
 
     def is_within(self, one: Tried) -> bool:
         """True if a form meets the budget of error, and the metric's if there is one."""
@@ -264,25 +274,6 @@ class Search:
     def _rank(self, one: Tried) -> tuple[float, float]:
         """By the budget of error, and where that is not limited by the error itself."""
         return self._loss(one), math.inf if one.deviation is None else one.deviation.error
-
-    def _with_some_in_float(self, one: Tried, until: float) -> Tried | None:
-        """The form with some of its nodes in float, within the budget."""
-
-        def loss(names: Sequence[str]) -> float:
-            found = self._try(one.form, names, _TELLING_SETS)
-            return 0.0 if found is None else next(filter(None, self._rank(found)), 0.0)
-
-        excluding = Excluding(
-            functools.partial(self._try, one.form),
-            loss,
-            self.is_within,
-            self._works(one),
-            until,
-        )
-        found = excluding.find()
-        self.losses |= excluding.losses
-        self.out_of_time |= excluding.out_of_time
-        return found
 
     def _works(self, one: Tried) -> dict[str, float]:
         """Operations of the nodes that the form quantizes, by name."""

@@ -18,7 +18,6 @@ class Sensitivity:
     Args:
         attempt: Quantizes with nodes of these names left in float and tells the loss.
         works: Operations of the nodes that would be quantized, by name in the order of the graph.
-        end: When to stop, as `time.perf_counter` counts.
 
     Attributes:
         losses: Loss by node name.
@@ -29,18 +28,20 @@ class Sensitivity:
         self,
         attempt: Callable[[Sequence[str]], float],
         works: Mapping[str, float],
-        end: float,
     ) -> None:
-        self._attempt, self._works, self._end = attempt, works, end
+        self._attempt, self._works = attempt, works
         self.losses: dict[str, float] = {}
         self.out_of_time = False
 
-    def ranked(self) -> list[list[str]]:
+    def ranked(self, end: float) -> list[list[str]]:
         """Groups of names: first those that are best left in float.
 
         Those that are over the budget (a loss above 1) by themselves; then, as errors of different
         nodes add up like noise, by their squares, those whose squared loss is largest for the work
         that their group would do faster.
+
+        Args:
+            end: When to stop, as `time.perf_counter` counts.
         """
         names = list(self._works)
         size = max(1, -(-len(names) // _MOST_GROUPS))
@@ -49,7 +50,7 @@ class Sensitivity:
         works = [sum(self._works[n] for n in group) / total + _LEAST_WORK for group in groups]
         found: dict[int, float] = {}
         for index in _most_telling_first(works):
-            if found and time.perf_counter() > self._end:
+            if found and time.perf_counter() > end:
                 self.out_of_time = True
                 break
             group = groups[index]
