@@ -35,7 +35,7 @@ class Excluding:
     ) -> None:
         self._within, self._works = within, works
         self._sensitivity = Sensitivity(loss, works)
-        self._groups: list[list[str]] = []
+        self._orders: tuple[list[list[str]], ...] = ()
         self._end = 0.0
         self.losses = self._sensitivity.losses
         self.out_of_time = False
@@ -49,19 +49,19 @@ class Excluding:
             known: What was found before the form was repaired, to begin with.
         """
         self._end, now = end, time.perf_counter()
-        if not self._groups:
-            self._groups = self._sensitivity.ranked(now + max(0.0, end - now) * _SHARE)
+        if not self._orders:
+            self._orders = self._sensitivity.ranked(now + max(0.0, end - now) * _SHARE)
             self.out_of_time |= self._sensitivity.out_of_time
-        groups = self._groups
         if known is not None:
-            left = [group for group in groups if set(group) & set(known.excluded)]
+            left = [group for group in self._orders[0] if set(group) & set(known.excluded)]
             found = attempt(known.excluded)
             usable = found is not None and self._within(found)
             return self._given_back(attempt, found, left) if found and usable else known
-        found, count = self._shortest(attempt, groups)
-        if found is None:
-            return None
-        return self._given_back(attempt, found, groups[: max(count - 1, 0)])
+        for groups in self._orders:
+            found, count = self._shortest(attempt, groups)
+            if found is not None:
+                return self._given_back(attempt, found, groups[: max(count - 1, 0)])
+        return None
 
     def _shortest(
         self, attempt: Attempt, groups: Sequence[Sequence[str]]

@@ -42,8 +42,8 @@ _PROMISING = 1.02
 # Of the time that is left a form may take this share; and of that its repairs the other, if it
 # has to give nodes back to float as well.
 _SHARE_OF_FORM, _SHARE_OF_REPAIRS = 0.6, 0.5
-# As many inputs tell which nodes are sensitive.
-_TELLING_SETS = 4
+# As many inputs tell which nodes are sensitive, where running on all takes more than so long.
+_TELLING_SETS, _LONG = 4, 0.2
 _SLOWER, _OVER = "slower than another form", "over the budget of error"
 
 
@@ -238,8 +238,10 @@ class Search:
     def _partial(self, one: Tried, until: float) -> Tried | None:
         """The form within the budget: with some of its nodes in float, with repairs, or both."""
 
+        most_sets = _TELLING_SETS if self._reference.seconds > _LONG else None
+
         def loss(names: Sequence[str]) -> float:
-            found = self._try(one.form, names, _TELLING_SETS)
+            found = self._try(one.form, names, most_sets)
             return 0.0 if found is None else next(filter(None, self._rank(found)), 0.0)
 
         excluding = Excluding(loss, self.is_within, self._works(one))

@@ -33,10 +33,10 @@ class Sensitivity:
         self.losses: dict[str, float] = {}
         self.out_of_time = False
 
-    def ranked(self, end: float) -> list[list[str]]:
-        """Groups of names: first those that are best left in float.
+    def ranked(self, end: float) -> tuple[list[list[str]], list[list[str]]]:
+        """Groups of names in two orders: first those that are best left in float, or that lose most.
 
-        Those that are over the budget (a loss above 1) by themselves; then, as errors of different
+        Best left in float are those that are over the budget (a loss above 1) by themselves; then, as errors of different
         nodes add up like noise, by their squares, those whose squared loss is largest for the work
         that their group would do faster.
 
@@ -58,11 +58,14 @@ class Sensitivity:
             self.losses |= dict.fromkeys(group, found[index])
         usual = statistics.median(found.values()) if found else 0.0
 
-        def worth(index: int) -> tuple[bool, float]:
-            loss = found.get(index, usual)
-            return loss <= 1, -(loss**2) / works[index]
+        losses = [found.get(index, usual) for index in range(len(groups))]
 
-        return [groups[index] for index in sorted(range(len(groups)), key=worth)]
+        def worth(index: int) -> tuple[bool, float]:
+            return losses[index] <= 1, -(losses[index] ** 2) / works[index]
+
+        best = sorted(range(len(groups)), key=worth)
+        worst = sorted(range(len(groups)), key=lambda index: -losses[index])
+        return [groups[index] for index in best], [groups[index] for index in worst]
 
 
 def _most_telling_first(works: Sequence[float]) -> list[int]:

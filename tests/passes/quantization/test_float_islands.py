@@ -88,7 +88,7 @@ def test_without_it_onnxruntime_quantizes_the_weight(
 ) -> None:
     model = network("ConvTranspose", 17)
     assert float_weight_of("ConvTranspose", quantized(model)[0], tmp_path / "a.onnx")
-    monkeypatch.setattr("onnxopt.passes.quantization.qdq.isolate", lambda *_: None)
+    monkeypatch.setattr("onnxopt.passes.quantization.inserting.isolate", lambda *_: None)
     assert not float_weight_of("ConvTranspose", quantized(model)[0], tmp_path / "b.onnx")
 
 
