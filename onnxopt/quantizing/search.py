@@ -237,7 +237,6 @@ class Search:
 
     def _partial(self, one: Tried, until: float) -> Tried | None:
         """The form within the budget: with some of its nodes in float, with repairs, or both."""
-
         most_sets = _TELLING_SETS if self._reference.seconds > _LONG else None
 
         def loss(names: Sequence[str]) -> float:

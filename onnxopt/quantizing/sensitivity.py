@@ -34,11 +34,11 @@ class Sensitivity:
         self.out_of_time = False
 
     def ranked(self, end: float) -> tuple[list[list[str]], list[list[str]]]:
-        """Groups of names in two orders: first those that are best left in float, or that lose most.
+        """Groups of names, first those best left in float; and again, first those that lose most.
 
-        Best left in float are those that are over the budget (a loss above 1) by themselves; then, as errors of different
-        nodes add up like noise, by their squares, those whose squared loss is largest for the work
-        that their group would do faster.
+        Best left in float are those that are over the budget (a loss above 1) by themselves; then,
+        as errors of different nodes add up like noise, by their squares, those whose squared loss
+        is largest for the work that their group would do faster.
 
         Args:
             end: When to stop, as `time.perf_counter` counts.

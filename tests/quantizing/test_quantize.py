@@ -95,10 +95,10 @@ def test_sensitive_nodes_go_back_to_float_until_the_budget_is_met() -> None:
     everything = onnxopt.quantize(model, **options, max_error=10.0)
     worst = everything.report.candidates[0].error
     assert worst is not None
-    result = onnxopt.quantize(model, **options, max_error=worst * 0.9)
+    result = onnxopt.quantize(model, **options, max_error=worst * 0.95)
     chosen = next(one for one in result.report.candidates if one.verdict == "chosen")
     assert chosen.error is not None
-    assert chosen.error <= worst * 0.9
+    assert chosen.error <= worst * 0.95
     assert chosen.excluded
     assert any("sensitive" in entry.state and entry.share for entry in result.report.nodes)
 
