@@ -129,6 +129,7 @@ def _prepared() -> tuple[AnyPass | Repeat, ...]:
                 c.FoldConstants(),
                 c.InlineConstantIf(),
                 c.RemoveTrainingMode(),
+                c.UnpackSequences(),
                 *_identities(),
                 *_chains(),
                 *_fusions(),

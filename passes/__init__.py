@@ -29,6 +29,7 @@ PASSES: tuple[type[Pass], ...] = (
     cleanup.ConvertOpset,
     cleanup.PushTransposes,
     cleanup.MergeReshapes,
+    cleanup.UnpackSequences,
     cleanup.MergeSlices,
     cleanup.EliminateCommonSubexpressions,
     cleanup.RemoveTrainingMode,

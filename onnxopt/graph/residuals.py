@@ -142,10 +142,12 @@ def _sides(node: ir.Node) -> Iterator[tuple[ir.Value, ir.Value]]:
     if not (plain or _is_skip(node)):
         return
     one, other = node.inputs[0], node.inputs[1]
-    if one is None or other is None or one is other or not same_shape(one, other):
+    if one is None or other is None or one is other:
         return
     for entry, branch in ((one, other), (other, one)):
-        if branch.producer() is not None and not entry.is_initializer():
+        # What the branch adds may broadcast, as long as the entry does not.
+        stands_in = not entry.is_initializer() and same_shape(entry, node.outputs[0])
+        if branch.producer() is not None and (stands_in or _is_skip(node)):
             yield entry, branch
 
 

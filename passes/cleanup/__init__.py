@@ -20,6 +20,7 @@ from onnxopt.passes.cleanup.onnxsim import SimplifyWithOnnxsim
 from onnxopt.passes.cleanup.opset import ConvertOpset
 from onnxopt.passes.cleanup.push_transposes import PushTransposes
 from onnxopt.passes.cleanup.reshapes import MergeReshapes
+from onnxopt.passes.cleanup.sequences import UnpackSequences
 from onnxopt.passes.cleanup.slices import MergeSlices
 from onnxopt.passes.cleanup.subexpressions import EliminateCommonSubexpressions
 from onnxopt.passes.cleanup.training import RemoveTrainingMode
@@ -50,4 +51,5 @@ __all__ = [
     "RemoveUnused",
     "SimplifyWithOnnxsim",
     "SinkInitializers",
+    "UnpackSequences",
 ]
