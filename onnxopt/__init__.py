@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from onnxopt.graph.saving import save_model as save
     from onnxopt.optimizing import Result as Result
     from onnxopt.optimizing import optimize as optimize
+    from onnxopt.pruning import mask_weights as mask_weights
     from onnxopt.pruning import prune as prune
     from onnxopt.quantizing import quantize as quantize
     from onnxopt.recovering import recover as recover
@@ -60,6 +61,7 @@ _EXPORTS = {
     "convert": ("onnxopt.converting", "convert"),
     "generate": ("onnxopt.generating", "generate"),
     "load": ("onnxopt.graph.loading", "load_model"),
+    "mask_weights": ("onnxopt.pruning", "mask_weights"),
     "optimize": ("onnxopt.optimizing", "optimize"),
     "optimize_to_bundle": ("onnxopt.bundling", "optimize_to_bundle"),
     "verify": ("onnxopt.bundling", "verify"),
@@ -89,6 +91,7 @@ __all__ = [
     "export",
     "generate",
     "load",
+    "mask_weights",
     "optimize",
     "optimize_to_bundle",
     "prune",

@@ -69,6 +69,7 @@ PASSES: tuple[type[Pass], ...] = (
     precision.ConvertToHalf,
     pruning.RemoveDeadUnits,
     pruning.PruneUnits,
+    pruning.MaskWeights,
 )
 
 __all__ = ["PASSES", "find_pass", "parse_passes"]

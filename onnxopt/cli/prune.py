@@ -26,7 +26,7 @@ _SHARE = click.FloatRange(0, 1, min_open=True)
 
 @click.command("prune")
 @click.argument("model", type=click.Path(path_type=Path), metavar="IN")
-@output_option("IN with .pruned before its suffix")
+@output_option("IN with .pruned (or .masked) before its suffix")
 @click.option(
     "--sparsity",
     type=click.FloatRange(0, 1, max_open=True),
@@ -106,6 +106,13 @@ _SHARE = click.FloatRange(0, 1, min_open=True)
     is_flag=True,
     help="Let outputs over the vocabulary become as narrow, in the order of kept ids.",
 )
+@click.option(
+    "--mask",
+    type=click.Choice(["unstructured", "2:4"]),
+    help="Instead of removing units set weights to zero: a share --sparsity of each, or two of "
+    "every four inputs. Compressed files become smaller; ONNX Runtime runs them no faster. "
+    "--importance l1 and l2: magnitude; activation: as Wanda; hessian: as SparseGPT.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="For --importance random.")
 @click.option(
     "--budget",
@@ -129,6 +136,7 @@ def command(
     vocabulary_file: Path | None,
     unknown: int | None,
     narrow_outputs: bool,
+    mask: str | None,
     as_json: bool,
     verbose: bool,
     quiet: bool,
@@ -142,6 +150,15 @@ def command(
     shapes = parse_input_shapes(input_shapes)
     if vocabulary_file is None and (unknown is not None or narrow_outputs):
         raise InvalidInputError("--unknown and --narrow-outputs go with --vocabulary FILE")
+    options |= {"input_shapes": shapes, "max_memory": max_memory << 20}
+    told: dict[str, Any] = {"as_json": as_json, "verbose": verbose, "quiet": quiet}
+    if mask is not None:
+        if vocabulary_file is not None:
+            raise InvalidInputError("--vocabulary removes rows, --mask does not: one after another")
+        from onnxopt.cli.masking import run_mask
+
+        run_mask(model, output, mask, options, html=html, **told)
+        return
     from onnxopt.cli.progress import progress
     from onnxopt.pruning import Vocabulary, prune
 
@@ -154,8 +171,6 @@ def command(
         result = prune(
             model,
             output or beside(model, "pruned"),
-            input_shapes=shapes,
-            max_memory=max_memory << 20,
             observers=observers,
             vocabulary=vocabulary,
             **options,
@@ -164,7 +179,7 @@ def command(
         from onnxopt.cli.pruning_plot import draw
 
         draw(result.report, html)
-    show(result.report, as_json=as_json, verbose=verbose, quiet=quiet)
+    show(result.report, **told)
 
 
 def _token_ids(path: Path) -> list[int]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from onnxopt.graph.block_weights import WORKERS, BlockWeights, empty_weights
 from onnxopt.graph.blocks import BlockEncoding, Float32, Grid, choose_grid, integers_of, values_of
 from onnxopt.graph.coordinate_descent import descend
+from onnxopt.graph.inverse_factor import inverse_factor
 
 _BATCH = 128  # rows whose errors reach all later rows in one product
 _COLUMNS = 512  # that one task solves
@@ -118,8 +119,7 @@ def _prepare(
     # An input that is always zero says nothing of its row, which is rounded on its own then.
     matrix[np.diag_indices_from(matrix)] += damping * mean + np.where(diagonal == 0, mean, 0.0)
     order = np.argsort(-diagonal, kind="stable") if act_order else np.arange(len(diagonal))
-    inverse = np.linalg.inv(matrix[np.ix_(order, order)])
-    upper = np.linalg.cholesky((inverse + inverse.T) / 2).T.astype(np.float32)
+    upper = inverse_factor(matrix[np.ix_(order, order)])
     importance = (diagonal / mean + damping).astype(np.float32)
     size = encoding.block_for(len(order))
     return _Problem(order, upper, size, matrix.astype(np.float32), importance, encoding)

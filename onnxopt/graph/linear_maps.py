@@ -73,24 +73,40 @@ class LinearMap:
             return 1
         return int_attribute(self.node, "transB", 0)
 
+    @property
+    def inputs(self) -> int:
+        """Rows of a matrix."""
+        assert self.weight.const_value is not None
+        shape = self.weight.const_value.shape.numpy()
+        return math.prod(shape[1:]) if self.is_conv else int(shape[self.input_axis])
+
+    @property
+    def outputs(self) -> int:
+        """Columns of all matrices."""
+        assert self.weight.const_value is not None
+        return self.weight.const_value.size // self.inputs
+
     def matrices(self) -> NDArray[np.float64]:
-        """`[group, inputs, outputs]`."""
+        """The weight as `[group, inputs, outputs]`."""
         array = _array(self.weight)
         if not self.is_conv:
             return (array.T if self.input_axis else array)[None]
         flat = array.reshape(self.group, -1, math.prod(array.shape[1:]))
         return flat.transpose(0, 2, 1)
 
-    def store(self, matrices: NDArray[np.float64], bias: NDArray[np.float64] | None) -> None:
-        """Writes the matrices, and a new bias, in the types that the model has."""
+    def stored(self, matrices: NDArray[Any]) -> NDArray[Any]:
+        """The opposite of `matrices`: an array in the layout of the weight."""
         tensor = self.weight.const_value
         assert tensor is not None
-        shape = tuple(tensor.shape.numpy())
         if self.is_conv:
-            array = matrices.transpose(0, 2, 1).reshape(shape)
+            array = matrices.transpose(0, 2, 1).reshape(tuple(tensor.shape.numpy()))
         else:
             array = matrices[0].T if self.input_axis else matrices[0]
-        _set(self.weight, array)
+        return array
+
+    def store(self, matrices: Floats, bias: NDArray[np.float64] | None) -> None:
+        """Writes the matrices, and a new bias, in the types that the model has."""
+        _set(self.weight, self.stored(matrices))
         if bias is not None:
             _set(self.bias or self._new_bias(), bias)
 
@@ -170,7 +186,7 @@ class LinearMap:
 def linear_maps(model: ir.Model) -> Iterator[LinearMap]:
     """Those of the main graph, in its order."""
     for node in model.graph:
-        found = _linear_map(node)
+        found = linear_map(node)
         if found is not None:
             yield found
 
@@ -180,7 +196,8 @@ def is_shared(value: ir.Value) -> bool:
     return len(value.uses()) > 1 or value.is_graph_output()
 
 
-def _linear_map(node: ir.Node) -> LinearMap | None:
+def linear_map(node: ir.Node) -> LinearMap | None:
+    """The node as one; None if it is none."""
     if node.domain or node.op_type not in ("Conv", "Gemm", "MatMul"):
         return None
     source, weight = node.inputs[0], node.inputs[1]
@@ -257,7 +274,7 @@ def _array(value: ir.Value) -> NDArray[np.float64]:
     return value.const_value.numpy().astype(np.float64)
 
 
-def _set(value: ir.Value, array: NDArray[np.float64]) -> None:
+def _set(value: ir.Value, array: NDArray[Any]) -> None:
     old = value.const_value
     assert old is not None
     shape = array.shape if old.size != array.size else tuple(old.shape.numpy())

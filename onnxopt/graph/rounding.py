@@ -14,6 +14,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxopt.graph.inverse_factor import inverse_factor
+
 Float32 = NDArray[np.float32]
 
 # As many rows as a weight is long say little about how its inputs go together, and many times as
@@ -82,6 +84,4 @@ def _prepared(moments: Float32, damping: float) -> tuple[NDArray[np.intp], Float
     order = np.argsort(-diagonal, axis=1, kind="stable")
     damped = np.take_along_axis(damped, order[:, :, None], axis=1)
     damped = np.take_along_axis(damped, order[:, None, :], axis=2)
-    inverse = np.linalg.inv(damped)
-    upper = np.linalg.cholesky((inverse + inverse.transpose(0, 2, 1)) / 2).transpose(0, 2, 1)
-    return order, upper.astype(np.float32)
+    return order, inverse_factor(damped)

@@ -71,10 +71,7 @@ class Fit:
     @property
     def inputs(self) -> int:
         """Rows of a matrix of the weight."""
-        weight = self.site.weight.const_value
-        assert weight is not None
-        shape = weight.shape.numpy()
-        return int(np.prod(shape[1:])) if self.site.is_conv else int(shape[self.site.input_axis])
+        return self.site.inputs
 
     @property
     def has_bias(self) -> bool:
@@ -94,6 +91,11 @@ class Fit:
         assert weight is not None
         outputs = weight.size // self.inputs
         return 8 * self.inputs * self.site.group * (self.inputs + outputs) * 4
+
+
+def rows_wanted(inputs: int) -> int:
+    """How many rows of an activation say enough of how so many inputs go together."""
+    return min(max(_ROWS_PER_INPUT * inputs, _FEWEST_ROWS), _MOST_ROWS)
 
 
 class Stage:
@@ -135,7 +137,7 @@ class Stage:
             target = np.compress(mask, target, axis=axis)
         for name in fit.others:
             target = target - np.asarray(given[name], np.float32)
-        rows = min(max(_ROWS_PER_INPUT * fit.inputs, _FEWEST_ROWS), _MOST_ROWS)
+        rows = rows_wanted(fit.inputs)
         rng = np.random.default_rng([place, number])
         x, y = site.rows(source, target, -(-rows // len(self._samples)), rng)
         if not (np.isfinite(x).all() and np.isfinite(y).all()):

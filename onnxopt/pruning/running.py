@@ -12,26 +12,27 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxopt.calibration.data import CalibrationData, open_data
-from onnxopt.core.errors import InvalidInputError, OnnxOptError
+from onnxopt.calibration.measuring import HELD_OUT, overlap_notes, reference_on
+from onnxopt.core.errors import InvalidInputError
 from onnxopt.core.names import Names
 from onnxopt.core.pipeline import Observer
 from onnxopt.core.timing import timed
-from onnxopt.graph.naming import name_nodes
-from onnxopt.graph.saving import check_target, save_model
+from onnxopt.graph.saving import save_model
 from onnxopt.optimizing import optimize
-from onnxopt.passes.pruning.quantized import quantized_node
 from onnxopt.passes.pruning.removing import PRUNED_KEY
 from onnxopt.passes.pruning.unsharing import unshare
 from onnxopt.passes.pruning.vocabulary import trim_vocabulary
-from onnxopt.presets import after_pruning, before_pruning
+from onnxopt.presets import after_pruning
 from onnxopt.pruning.candidates import Candidate, size_of
 from onnxopt.pruning.options import GOALS, PruneOptions, Vocabulary
 from onnxopt.pruning.planning import Planner
+from onnxopt.pruning.preparing import prepare
 from onnxopt.pruning.repairing import repair
 from onnxopt.pruning.report import PruningReport
-from onnxopt.runtime.deviation import Deviation, Reference
+from onnxopt.runtime.deviation import Deviation
 from onnxopt.runtime.interleaving import time_interleaved
-from onnxopt.runtime.library import CannotRunError, require_runtime
+from onnxopt.runtime.library import require_runtime
+from onnxopt.runtime.loadable import opens
 from onnxopt.runtime.session import Feeds, open_session
 from onnxopt.runtime.speed import measure_speed
 from onnxopt.targets import as_target
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 DEFAULT_MEMORY = 1 << 30
-# Input sets kept apart to measure with.
-_HELD_OUT = 16
 _TIMING_SECONDS = 8.0
 _SCALE_SECONDS = 0.5
 # How far the time may be from what was asked for.
@@ -113,15 +112,12 @@ def prune(
     source = os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
     report = PruningReport(source=source)
     with timed(report.seconds, "prepare"):
-        prepared = optimize(
-            model, passes=before_pruning(options.target), target=options.target, observers=observers
-        )
-        report.preparation = prepared.report
-        work = prepared.model
-        if output is not None:
-            check_target(work, output)
-        _require_float(work, source or "the model")
-        name_nodes(work)
+        work, report.preparation = prepare(model, output, options.target, observers)
+        if PRUNED_KEY in work.metadata_props:
+            raise InvalidInputError(
+                f"{source or 'the model'} was pruned already "
+                f"({work.metadata_props[PRUNED_KEY]}): prune the original"
+            )
         unshare(work, Names(work))
     whole = work.clone()
     if vocabulary is not None:
@@ -144,8 +140,9 @@ def prune(
     job = _Job(whole, work, options, data, report, max_memory)
     result = job.run()
     if output is not None:
+        verify = opens("the pruned model", options.target.execution_providers)
         with timed(report.seconds, "save"):
-            save_model(result, output, external_data=external_data, verify=_opens(options))
+            save_model(result, output, external_data=external_data, verify=verify)
         report.output = os.fspath(output)
     return PruneResult(result, report)
 
@@ -165,26 +162,15 @@ class _Job:
         self._whole = whole
         self._model, self._options, self._data = model, options, data
         self._report, self._max_memory = report, max_memory
-        self._fitting, self._measuring = data.split(_HELD_OUT)
-        if not data.synthesized and set(self._fitting) & set(self._measuring):
-            report.notes.append("too few samples to keep some apart: measured on those fitted on")
+        self._fitting, self._measuring = data.split(HELD_OUT)
+        report.notes += overlap_notes(data, self._fitting, self._measuring, "fitted")
 
     def run(self) -> ir.Model:
         """The pruned model; fills the report."""
         options, report = self._options, self._report
         providers = options.target.execution_providers
         with timed(report.seconds, "reference"):
-            try:
-                sets = (
-                    self._data.plan
-                    if self._data.synthesized
-                    else [self._data[index] for index in self._measuring]
-                )
-                reference = Reference(self._model, sets, providers)
-            except CannotRunError as error:
-                raise InvalidInputError(
-                    f"the model does not run on the data: {error.reason}"
-                ) from error
+            reference = reference_on(self._model, self._data, self._measuring, providers)
         report.measured = len(reference.sets)
         planner = Planner(
             self._model, options, self._data, self._fitting, reference, report, self._max_memory
@@ -274,25 +260,3 @@ class _Job:
                 self._fitting,
                 max_memory=self._max_memory,
             )
-
-
-def _require_float(model: ir.Model, name: str) -> None:
-    node = quantized_node(model)
-    if node is not None:
-        raise InvalidInputError(
-            f"{name} is quantized already (node {node!r}): prune the float model, then quantize it"
-        )
-    if PRUNED_KEY in model.metadata_props:
-        raise InvalidInputError(
-            f"{name} was pruned already ({model.metadata_props[PRUNED_KEY]}): prune the original"
-        )
-
-
-def _opens(options: PruneOptions) -> Callable[[Path], None]:
-    def verify(path: Path) -> None:
-        try:
-            open_session(path, spinning=False, providers=options.target.execution_providers)
-        except CannotRunError as error:
-            raise OnnxOptError(f"the pruned model does not load: {error.reason}") from error
-
-    return verify

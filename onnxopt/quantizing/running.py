@@ -14,8 +14,9 @@ import onnx_ir as ir
 
 from onnxopt.calibration.collecting import DEFAULT_MEMORY, collect
 from onnxopt.calibration.data import CalibrationData, open_data
+from onnxopt.calibration.measuring import HELD_OUT, overlap_notes
 from onnxopt.calibration.table import CalibrationTable, load_table
-from onnxopt.core.errors import InvalidInputError, OnnxOptError
+from onnxopt.core.errors import InvalidInputError
 from onnxopt.core.pipeline import Observer
 from onnxopt.core.timing import timed
 from onnxopt.graph.cost import weight_bytes
@@ -36,7 +37,7 @@ from onnxopt.quantizing.tried import Tried
 from onnxopt.runtime.benchmark import Ratio
 from onnxopt.runtime.deviation import Reference
 from onnxopt.runtime.library import CannotRunError, require_runtime
-from onnxopt.runtime.session import open_session
+from onnxopt.runtime.loadable import opens
 from onnxopt.runtime.speed import measure_speed
 from onnxopt.targets import as_target
 
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 PathLike = str | os.PathLike[str]
-# Input sets kept apart to measure with.
-_HELD_OUT = 16
 # About how long one timing may take.
 _TIMING_SECONDS = 8.0
 # Share of it that tells which forms are worth more.
@@ -151,8 +150,9 @@ def quantize(
     result = job.proven((chosen and chosen.model) or prepared.best)
     report.bytes_after = weight_bytes(result)
     if output is not None:
+        verify = opens("the quantized model", options.target.execution_providers)
         with timed(report.seconds, "save"):
-            save_model(result, output, external_data=external_data, verify=_opens(options))
+            save_model(result, output, external_data=external_data, verify=verify)
         report.output = os.fspath(output)
     return QuantizeResult(result, report)
 
@@ -173,11 +173,9 @@ class _Job:
         self._options, self._data = options, data
         self._reference: Reference | None = None
         self._report, self._exclude, self._end = report, exclude, end
-        held_out = data.split(len(data), share=2) if options.judged else data.split(_HELD_OUT)
+        held_out = data.split(len(data), share=2) if options.judged else data.split(HELD_OUT)
         self._calibrating, self.measuring = held_out
-        if not data.synthesized and set(self._calibrating) & set(self.measuring):
-            note = "too few samples to keep some apart: measured on those calibrated on"
-            report.notes.append(note)
+        report.notes += overlap_notes(data, *held_out, "calibrated")
 
     def table(
         self, given: PathLike | CalibrationTable | None, max_memory: int
@@ -286,13 +284,3 @@ class _Job:
             threads=target.threads,
             providers=target.execution_providers,
         )
-
-
-def _opens(options: QuantizeOptions) -> Callable[[Path], None]:
-    def verify(path: Path) -> None:
-        try:
-            open_session(path, spinning=False, providers=options.target.execution_providers)
-        except CannotRunError as error:
-            raise OnnxOptError(f"the quantized model does not load: {error.reason}") from error
-
-    return verify

@@ -13,12 +13,14 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxopt.calibration.data import CalibrationData, open_data
+from onnxopt.calibration.measuring import HELD_OUT
 from onnxopt.core.errors import InvalidInputError, MissingDependencyError, OnnxOptError
 from onnxopt.graph.accepting import accepted_model
 from onnxopt.graph.loading import load_model
 from onnxopt.graph.saving import check_target, save_model
 from onnxopt.recovering.report import RecoveryReport
 from onnxopt.runtime.library import CannotRunError, require_runtime
+from onnxopt.runtime.loadable import opens
 from onnxopt.runtime.probing import open_plain
 from onnxopt.runtime.session import Session, open_session
 
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from onnxopt.recovering.module import GraphModule
 
 PathLike = str | os.PathLike[str]
-_HELD_OUT = 16
 # How far the module may be from ONNX Runtime, relative to the size of an output.
 _AGREES = 1e-3
 
@@ -103,14 +104,14 @@ def recover(
         raise InvalidInputError("training needs data like that of the application")
     opened = open_data(data, student, preprocess=preprocess, tokenizer=tokenizer, limit=samples)
     module = GraphModule(student, train_embeddings=train_embeddings)
-    training, held_out = opened.split(_HELD_OUT)
+    training, held_out = opened.split(HELD_OUT)
     goals = _Goals(opened, _opened(teacher, "the original"))
     _check_agreement(module, student, opened, held_out[0])
     torch.manual_seed(seed)
     report = _train(module, goals, training, held_out, epochs, learning_rate, seed, progress)
     module.write_back(student)
     if output is not None:
-        save_model(student, output, external_data=external_data, verify=_opens)
+        save_model(student, output, external_data=external_data, verify=opens("the trained model"))
     source, written = (
         os.fspath(one) if isinstance(one, (str, os.PathLike)) else "" for one in (model, output)
     )
@@ -257,10 +258,3 @@ def _opened(model: ir.Model, name: str, *, optimized: bool = True) -> Session:
         return open_session(model, spinning=False) if optimized else open_plain(model)
     except CannotRunError as error:
         raise InvalidInputError(f"{name} does not load: {error.reason}") from error
-
-
-def _opens(path: Path) -> None:
-    try:
-        open_session(path, spinning=False)
-    except CannotRunError as error:
-        raise OnnxOptError(f"the trained model does not load: {error.reason}") from error

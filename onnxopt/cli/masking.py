@@ -1,0 +1,64 @@
+"""`onnxopt prune IN --mask PATTERN`: its options, and what it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from onnxopt.cli.options import beside
+from onnxopt.cli.output import show
+from onnxopt.core.errors import InvalidInputError
+
+# Options that choose which units go, and what they are when they are not given.
+_OF_UNITS = {
+    "target_flops": None,
+    "target_size": None,
+    "target_latency": None,
+    "scope": None,
+    "kinds": (),
+    "widths": False,
+    "multiple": None,
+}
+
+
+def run_mask(
+    model: Path,
+    output: Path | None,
+    pattern: str,
+    options: dict[str, Any],
+    *,
+    html: Path | None,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    """Masks and reports.
+
+    Raises:
+        OnnxOptError: An option is about units, or as `mask_weights` raises it.
+    """
+    for name, default in _OF_UNITS.items():
+        if options.pop(name) != default:
+            shown = name.removesuffix("s").replace("_", "-") if name == "kinds" else name
+            raise InvalidInputError(
+                f"--{shown.replace('_', '-')} is about whole units; --mask sets single weights to "
+                "zero, a share --sparsity of each"
+            )
+    del options["budget"]
+    from onnxopt.cli.progress import progress
+    from onnxopt.pruning import mask_weights
+
+    with progress(quiet=quiet or as_json) as observers:
+        report = mask_weights(
+            model,
+            output or beside(model, "masked"),
+            pattern=pattern,
+            observers=observers,
+            **options,
+        ).report
+    if html is not None:
+        from onnxopt.cli.pages.mask_page import mask_page
+        from onnxopt.cli.pages.parts import write_page
+
+        write_page(mask_page(report), html)
+    show(report, as_json=as_json, verbose=verbose, quiet=quiet)
