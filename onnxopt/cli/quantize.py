@@ -81,7 +81,7 @@ _TYPES = click.Choice(["int8", "uint8", "int16", "uint16"])
     "--max-error",
     type=click.FloatRange(min=0, min_open=True),
     metavar="E",
-    help="Largest error of an output relative to its scale; 0.05 by default. The most sensitive "
+    help="Largest error of an output relative to its scale; 0.04 by default. The most sensitive "
     "nodes stay in float until it is met.",
 )
 @click.option(

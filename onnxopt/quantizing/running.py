@@ -49,6 +49,8 @@ PathLike = str | os.PathLike[str]
 _TIMING_SECONDS = 8.0
 # Share of it that tells which forms are worth more.
 _BRIEFLY = 0.25
+# So slow a result is not worth having, whether that is proven or not.
+_SEEMS_SLOWER = 0.99
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,7 +263,7 @@ class _Job:
                 ratio = self._ratio(self._prepared.original, result)
             except CannotRunError:  # older than ONNX Runtime runs
                 return result
-        if ratio.verdict == "slower" and not self._options.is_forced:
+        if ratio.median < _SEEMS_SLOWER and not self._options.is_forced:
             report.notes.append(f"slower than the model as it was given ({ratio}), which is kept")
             report.chosen = "float"
             return self._prepared.original.clone()
