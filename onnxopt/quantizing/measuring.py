@@ -13,7 +13,7 @@ from onnxopt.runtime.deviation import Reference
 from onnxopt.runtime.library import CannotRunError
 
 # What one run over all of them may take of the budget, and how many are measured on in any case.
-_SHARE, _FEWEST = 0.02, 2
+_SHARE, _FEWEST = 0.04, 4
 # The largest error of fewer says little about what comes later.
 _ENOUGH = 16
 

@@ -43,7 +43,7 @@ _PROMISING = 1.02
 # has to give nodes back to float as well.
 _SHARE_OF_FORM, _SHARE_OF_REPAIRS = 0.6, 0.5
 # As many inputs tell which nodes are sensitive, where running on all takes more than so long.
-_TELLING_SETS, _LONG = 4, 0.2
+_TELLING_SETS, _LONG = 2, 0.2
 _SLOWER, _OVER = "slower than another form", "over the budget of error"
 
 
