@@ -134,6 +134,11 @@ class QuantizeOptions:
         return self.target.provider == "cpu" and self.target.eight_bit_products_saturate
 
     @property
+    def can_be_unsigned(self) -> bool:
+        """True if uint8 weights have a bit more than int8 weights, and the user left it open."""
+        return self.saturates and not self.reduce_range and self.weight_type == "int8"
+
+    @property
     def is_symmetric(self) -> bool:
         """True for the form that TensorRT and CUDA take."""
         return self.target.provider == "cuda"

@@ -42,6 +42,8 @@ _PROMISING = 1.02
 # Of the time that is left a form may take this share; and of that its repairs the other, if it
 # has to give nodes back to float as well.
 _SHARE_OF_FORM, _SHARE_OF_REPAIRS = 0.6, 0.5
+# Of all of it forms with int8 weights may take this one, where they may have to be uint8.
+_SHARE_OF_SIGNED = 0.6
 # As many inputs tell which nodes are sensitive, where running on all takes more than so long.
 _TELLING_SETS, _LONG = 2, 0.2
 _SLOWER, _OVER = "slower than another form", "over the budget of error"
@@ -104,14 +106,16 @@ class Search:
         for one in best:
             if one.deviation is not None and not self._is_promising(one):
                 self._try_placements(one)
-        chosen = self._fastest(self.tried, None)
-        if chosen is None or chosen.excluded:
-            chosen = self._fastest(self._unsaturated(best), chosen)
+        now = time.perf_counter()
+        share = _SHARE_OF_SIGNED if self._options.can_be_unsigned else 1.0
+        chosen = self._fastest(self.tried, None, now + max(0.0, self._end - now) * share)
+        if self._options.can_be_unsigned and (chosen is None or chosen.excluded):
+            chosen = self._fastest(self._unsaturated(best), chosen, self._end)
         if chosen is not None:
             chosen.verdict = "chosen"
         return chosen
 
-    def _fastest(self, forms: Collection[Tried], chosen: Tried | None) -> Tried | None:
+    def _fastest(self, forms: Collection[Tried], chosen: Tried | None, end: float) -> Tried | None:
         """The fastest within the budget, of these forms and the one chosen before."""
         waiting = sorted(forms, key=lambda one: (not self.is_within(one), -one.speed))
         for one in waiting:
@@ -122,7 +126,7 @@ class Search:
                 one.drop(one.verdict or f"{over}{_SLOWER}")
                 continue
             now = time.perf_counter()
-            until = now + max(0.0, self._end - now) * _SHARE_OF_FORM
+            until = now + max(0.0, end - now) * _SHARE_OF_FORM
             found = self._settled(one, until)
             if found is None:
                 continue
@@ -155,9 +159,6 @@ class Search:
 
     def _unsaturated(self, tried: Collection[Tried]) -> list[Tried]:
         """Of forms over the budget of error those with weights that use all 8 bits."""
-        options = self._options
-        if not options.saturates or options.reduce_range or options.weight_type != "int8":
-            return []
         found = []
         for one in tried:
             if time.perf_counter() > self._end:
