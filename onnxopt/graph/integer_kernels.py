@@ -66,7 +66,15 @@ def activations_of(node: ir.Node) -> tuple[int, ...]:
     """Indexes of the inputs that hold activations."""
     if node.op_type in ("Add", "Mul", "Concat"):
         return tuple(range(len(node.inputs)))
-    return (0,)
+    return (0, 1) if multiplies_activations(node) else (0,)
+
+
+def multiplies_activations(node: ir.Node) -> bool:
+    """True for a MatMul of two computed float operands, as of queries and keys."""
+    if node.op_type != "MatMul" or node.domain or constant(node.inputs[1]) is not None:
+        return False
+    producers = [None if value is None else value.producer() for value in node.inputs]
+    return all(made is None or made.op_type != "DequantizeLinear" for made in producers)
 
 
 def is_thin(node: ir.Node) -> bool:

@@ -14,7 +14,7 @@ from onnxopt.calibration.table import CalibrationTable
 from onnxopt.core.passes import Pass, Refusal
 from onnxopt.core.walking import all_graphs
 from onnxopt.graph.calibrated import NO_RANGES, NO_ROUNDINGS, Means, Ranges, Roundings
-from onnxopt.graph.integer_kernels import activations_of, part_of
+from onnxopt.graph.integer_kernels import activations_of, multiplies_activations, part_of
 from onnxopt.graph.quantization import Encoding
 from onnxopt.passes.quantization import CorrectBias, InsertQdq, QuantizeDynamic
 from onnxopt.quantizing.options import QuantizeOptions
@@ -58,6 +58,7 @@ class Form:
             but the kernels are slower.
         least_work: Static products with fewer multiplications per output stay in float.
         joins: Static regions reach over Add, pooling and the like.
+        products: Static MatMuls of two activations are taken as well.
         repairs: What else was done for accuracy (see `repairing`).
     """
 
@@ -67,6 +68,7 @@ class Form:
     unsigned: bool = False
     least_work: int = 0
     joins: bool = True
+    products: bool = False
     repairs: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -77,6 +79,7 @@ class Form:
             "uint8 weights" * self.unsigned,
             "large" * bool(self.least_work),
             "" if self.joins else "products only",
+            "attention" * self.products,
         ]
         text = ", ".join(filter(None, details))
         return f"{self.kind} ({text})" if text else self.kind
@@ -131,6 +134,7 @@ class Form:
             exclude=globs,
             least_work=self.least_work,
             joins=self.joins,
+            products=self.products,
             roundings=roundings,
         )
         return [*corrections, static, dynamic]
@@ -140,7 +144,13 @@ class Form:
         passes = self.passes(options, None, ())
         return frozenset(kind for pass_ in passes for kind in getattr(pass_, "op_types", ()))
 
-    def other_placements(self) -> tuple[Form, ...]:
+    def larger_placements(self, options: QuantizeOptions) -> tuple[Form, ...]:
+        """Of a static form those with more nodes, where the target's kernels may be worth it."""
+        if self.kind != "static" or not options.tries_products:
+            return ()
+        return (dataclasses.replace(self, products=True),)
+
+    def smaller_placements(self) -> tuple[Form, ...]:
         """Of a static form those with fewer nodes, where conversions cost more than they win."""
         if self.kind == "dynamic":
             return ()
@@ -201,10 +211,17 @@ def forms(
     ], notes
 
 
-def observed_names(model: ir.Model) -> list[str]:
-    """Values of all graphs that a static form may need the range of."""
+def observed_names(model: ir.Model, *, products: bool = False) -> list[str]:
+    """Values of all graphs that a static form may need the range of.
+
+    Args:
+        model: The float model.
+        products: Products of two activations may be quantized as well.
+    """
     names: dict[str, None] = {}
     for node in (node for graph in all_graphs(model) for node in graph):
+        if multiplies_activations(node) and not products:
+            continue
         if part_of(node) is None and node.op_type not in ("Relu", "Clip"):
             continue
         values = [node.inputs[i] for i in activations_of(node) if i < len(node.inputs)]

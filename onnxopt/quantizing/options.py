@@ -139,6 +139,16 @@ class QuantizeOptions:
         return self.saturates and not self.reduce_range and self.weight_type == "int8"
 
     @property
+    def tries_products(self) -> bool:
+        """True if products of two activations may pay.
+
+        On CPUs whose kernels saturate they do not (`benchmarks/int8_attention.py`).
+        """
+        return self.mode != "dynamic" and not (
+            self.target.provider == "cpu" and self.target.eight_bit_products_saturate
+        )
+
+    @property
     def is_symmetric(self) -> bool:
         """True for the form that TensorRT and CUDA take."""
         return self.target.provider == "cuda"

@@ -112,7 +112,7 @@ class Bases:
             return None
         table = collect(
             model,
-            observed_names(model),
+            observed_names(model, products=self._options.tries_products),
             self._data,
             samples=self._samples,
             max_memory=self._memory,

@@ -200,7 +200,7 @@ class _Job:
                 )
             return None
         with timed(self._report.seconds, "calibrate"):
-            names = observed_names(model)
+            names = observed_names(model, products=options.tries_products)
             table = collect(
                 model, names, self._data, samples=self._calibrating, max_memory=max_memory
             )

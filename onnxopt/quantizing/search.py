@@ -104,8 +104,10 @@ class Search:
         for one in best:
             self._time(one, briefly=True)
         for one in best:
-            if one.deviation is not None and not self._is_promising(one):
-                self._try_placements(one)
+            if one.deviation is not None:
+                larger = one.form.larger_placements(self._options)
+                smaller = () if self._is_promising(one) else one.form.smaller_placements()
+                self._try_placements(one, (*larger, *smaller))
         now = time.perf_counter()
         share = _SHARE_OF_SIGNED if self._options.can_be_unsigned else 1.0
         chosen = self._fastest(self.tried, None, now + max(0.0, self._end - now) * share)
@@ -173,8 +175,8 @@ class Search:
         self.tried += found
         return found
 
-    def _try_placements(self, one: Tried) -> None:
-        for form in one.form.other_placements():
+    def _try_placements(self, one: Tried, forms: Sequence[Form]) -> None:
+        for form in forms:
             other = self._try(form)
             if other is not None and other.nodes != one.nodes:
                 self._time(other, briefly=True)

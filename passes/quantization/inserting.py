@@ -15,7 +15,11 @@ from onnxopt.core.provenance import record_rewrite
 from onnxopt.core.removal import remove_dead
 from onnxopt.core.rewriting import replace_value
 from onnxopt.graph.calibrated import Range
-from onnxopt.graph.integer_kernels import HARD_ACTIVATIONS, activations_of
+from onnxopt.graph.integer_kernels import (
+    HARD_ACTIVATIONS,
+    activations_of,
+    multiplies_activations,
+)
 from onnxopt.graph.quantization import Encoding, QuantizationParameters, parameters, quantize
 from onnxopt.graph.saturating import slope_and_offset
 from onnxopt.graph.values import constant, int_attribute
@@ -58,8 +62,8 @@ class Inserting:
         is_early = model.opset_imports.get("", 1) < (_WIDE_OPSET if is_wide else needed)
         self._domain = "com.microsoft" if is_early else ""
         self._model = model
-        # By value that was quantized, and by what stands for it since.
-        self._pairs: dict[ir.Value, ir.Value] = {}
+        # By value that was quantized and how, and by what stands for it since.
+        self._pairs: dict[tuple[ir.Value, Encoding], ir.Value] = {}
         self._params: dict[ir.Value, QuantizationParameters] = {}
 
     def run(self) -> None:
@@ -71,15 +75,18 @@ class Inserting:
         behind = {node: regions.output(node) for node in regions.parts}
         behind = {node: value for node, value in behind.items() if regions.gives_integers(value)}
         for node in [node for node in self._graph if node in regions.parts]:
+            of_activations = multiplies_activations(node)
             for index in activations_of(node):
                 value = node.inputs[index] if index < len(node.inputs) else None
+                # Kernels are made for a second operand of the type of weights.
+                encoding = self._weights if of_activations and index == 1 else self._activations
                 if value is not None and value not in self._params:
-                    node.replace_input_with(index, self._pair_for(node, value, ranges))
+                    node.replace_input_with(index, self._pair_for(node, value, ranges, encoding))
             op_type = node.op_type
             self.rewrites[op_type] += 1
             if op_type in HARD_ACTIVATIONS:
                 self._harden(node)
-            if op_type in ("Conv", "Gemm", "MatMul"):
+            if op_type in ("Conv", "Gemm", "MatMul") and not of_activations:
                 self._quantize_weight(node)
             if node in behind:
                 ends = _UNIT if op_type == "HardSigmoid" else ranges[behind[node]]
@@ -87,19 +94,24 @@ class Inserting:
         isolate(self._graph, self._names, self._tensors, self._model.opset_imports)
 
     def _pair_for(
-        self, node: ir.Node, value: ir.Value, ranges: Mapping[ir.Value, Range]
+        self,
+        node: ir.Node,
+        value: ir.Value,
+        ranges: Mapping[ir.Value, Range],
+        encoding: Encoding,
     ) -> ir.Value:
         """A float value, or a constant, as a node of a region reads it."""
-        if value in self._pairs:
-            return self._pairs[value]
+        known = self._pairs.get((value, encoding))
+        if known is not None:
+            return known
         name = value.name or "value"
         array = constant(value)
         if array is not None:
-            stored, params = self._tensors.weight(self._graph, value, self._activations, None)
+            stored, params = self._tensors.weight(self._graph, value, encoding, None)
             new = [self._node("DequantizeLinear", stored, params, name)]
             self._graph.insert_before(node, new)
         else:
-            params = parameters(*ranges[value], self._activations)
+            params = parameters(*ranges[value], encoding)
             new = self._pair(value, params, name)
             producer = value.producer()
             if producer is not None and producer.graph is self._graph:
@@ -107,7 +119,7 @@ class Inserting:
             else:
                 self._graph.insert_before(self._graph[0], new)
         made = new[-1].outputs[0]
-        self._known(made, value, params)
+        self._known(made, value, params, encoding)
         return made
 
     def _quantize_output(self, node: ir.Node, value: ir.Value, ends: Range) -> None:
@@ -123,13 +135,15 @@ class Inserting:
         made.type, made.shape = value.type, value.shape
         replace_value(self._graph, new[-1], value, made, self._names)
         new[0].replace_input_with(0, made_by_node)
-        self._known(made, value, params)
+        self._known(made, value, params, self._activations)
         removed = remove_dead([absorbed])[0] if absorbed is not None else []
         record_rewrite(new, _RULE, removed)
 
-    def _known(self, made: ir.Value, value: ir.Value, params: QuantizationParameters) -> None:
+    def _known(
+        self, made: ir.Value, value: ir.Value, params: QuantizationParameters, encoding: Encoding
+    ) -> None:
         made.type, made.shape = value.type, value.shape
-        self._pairs[value], self._params[made] = made, params
+        self._pairs[value, encoding], self._params[made] = made, params
 
     def _harden(self, node: ir.Node) -> None:
         """Makes an Add of a HardSigmoid, and a Mul behind it of a HardSwish."""

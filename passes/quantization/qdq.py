@@ -56,6 +56,7 @@ class InsertQdq(Pass):
         thin: Quantize depthwise and thinly grouped Convs everywhere, not only between others.
         joins: Quantize Add, Mul, pooling and the like between others.
         least_work: Leave products with fewer multiplications per output in float.
+        products: Quantize MatMuls of two activations too, such as those of attention.
         roundings: Integers of weights that are not those nearest to them.
     """
 
@@ -72,6 +73,7 @@ class InsertQdq(Pass):
     thin: bool = False
     joins: bool = True
     least_work: int = 0
+    products: bool = False
     roundings: Roundings = NO_ROUNDINGS
 
     def call(self, model: ir.Model) -> PassResult:
@@ -96,6 +98,7 @@ class InsertQdq(Pass):
                 joins=self.joins,
                 absorb=not self.symmetric,
                 least_work=self.least_work,
+                products=self.products,
             )
             reasons = regions.reasons.items()
             refusals += [Refusal(_RULE, node.name or node.op_type, text) for node, text in reasons]

@@ -22,10 +22,11 @@ from onnxopt.graph.integer_kernels import (
     absorbed_by_range,
     activations_of,
     is_thin,
+    multiplies_activations,
     part_of,
 )
 from onnxopt.graph.quantization import is_finite
-from onnxopt.graph.values import constant, int_attribute, static_dims
+from onnxopt.graph.values import constant, dims, int_attribute, static_dims
 
 _THIN = "depthwise or thinly grouped, and not between two quantized nodes: slower on integers"
 
@@ -42,6 +43,7 @@ class Regions:
         joins: Take Add, Mul, pooling and the like as well.
         absorb: Let ranges do what Relu and Clip do.
         least_work: Leave anchors with fewer multiplications per output in float.
+        products: Take MatMuls of two activations as well.
 
     Attributes:
         parts: The nodes that are taken.
@@ -59,8 +61,10 @@ class Regions:
         joins: bool = True,
         absorb: bool = True,
         least_work: int = 0,
+        products: bool = False,
     ) -> None:
         self._ranges = ranges
+        self._products = products
         self._least_work = least_work
         self._absorb = absorb
         self.parts: dict[ir.Node, Part] = {}
@@ -132,7 +136,8 @@ class Regions:
         if any(fnmatch.fnmatchcase(name, glob) for glob in exclude):
             return "excluded"
         if part == "anchor":
-            reason = weight_refusal(node)
+            of_activations = self._products and multiplies_activations(node)
+            reason = "" if of_activations else weight_refusal(node)
             if reason:
                 return reason
             work = multiplications(node)
@@ -179,12 +184,18 @@ class Regions:
         return part == "copy" or self.wants_integers(self.output(node))
 
     def _anchored(self, value: ir.Value) -> bool:
-        return any(self.parts.get(user) == "anchor" and i == 0 for user, i in value.uses())
+        return any(
+            self.parts.get(user) == "anchor" and index in activations_of(user)
+            for user, index in value.uses()
+        )
 
 
 def multiplications(node: ir.Node) -> int:
     """How many multiplications an output element of a Conv, Gemm or MatMul takes."""
     weight = node.inputs[1]
+    if multiplies_activations(node):
+        length = (dims(weight) or (None, None))[-2:][0]
+        return length if isinstance(length, int) else 1
     shape = static_dims(weight) or (1,)
     axis = 0 if node.op_type == "Conv" or int_attribute(node, "transB", 0) else len(shape) - 1
     return math.prod(shape) // max(shape[axis], 1)
