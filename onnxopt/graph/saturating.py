@@ -63,7 +63,7 @@ def slope_and_offset(node: ir.Node) -> tuple[float, float]:
 def _gate_of(other: ir.Value | None, value: ir.Value) -> Range | None:
     """Where a gate that is made from the value, with which it is multiplied, changes with it."""
     producer = None if other is None else other.producer()
-    if producer is None or producer.inputs[0] is not value:
+    if producer is None or not producer.inputs or producer.inputs[0] is not value:
         return None
     is_gate = producer.op_type in ("Sigmoid", "HardSigmoid")
     return _sensitive(producer, value) if is_gate else None

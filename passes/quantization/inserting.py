@@ -15,11 +15,7 @@ from onnxopt.core.provenance import record_rewrite
 from onnxopt.core.removal import remove_dead
 from onnxopt.core.rewriting import replace_value
 from onnxopt.graph.calibrated import Range
-from onnxopt.graph.integer_kernels import (
-    HARD_ACTIVATIONS,
-    activations_of,
-    multiplies_activations,
-)
+from onnxopt.graph.integer_kernels import HARD_ACTIVATIONS, activations_of
 from onnxopt.graph.quantization import Encoding, QuantizationParameters, parameters, quantize
 from onnxopt.graph.saturating import slope_and_offset
 from onnxopt.graph.values import constant, int_attribute
@@ -74,9 +70,10 @@ class Inserting:
         ranges = shared_ranges(regions, self._options.ranges)
         behind = {node: regions.output(node) for node in regions.parts}
         behind = {node: value for node, value in behind.items() if regions.gives_integers(value)}
+        operands = {node: activations_of(node) for node in regions.parts}
         for node in [node for node in self._graph if node in regions.parts]:
-            of_activations = multiplies_activations(node)
-            for index in activations_of(node):
+            of_activations = len(operands[node]) > 1 and node.op_type == "MatMul"
+            for index in operands[node]:
                 value = node.inputs[index] if index < len(node.inputs) else None
                 # Kernels are made for a second operand of the type of weights.
                 encoding = self._weights if of_activations and index == 1 else self._activations

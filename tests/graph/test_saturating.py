@@ -21,6 +21,7 @@ from onnxopt.graph.saturating import useful_range
         ("a = Relu(x) s = Sigmoid(a) y = Add(a, s)", (-90, 100)),
         ("a = Relu(x) s = Sigmoid(x) y = Mul(a, s)", (-90, 100)),
         ("a = Relu(x) y = Tanh(a)", (-90, 100)),
+        ("a = Relu(x) c = Constant<value = float {2.0}>() y = Mul(a, c)", (-90, 100)),
     ],
 )
 def test_what_readers_do_not_tell_apart_is_cut_off(
