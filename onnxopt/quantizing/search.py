@@ -100,7 +100,8 @@ class Search:
 
     def run(self, forms: Sequence[Form]) -> Tried | None:
         """The form to use; None if float is best."""
-        self.tried = best = self._best_of_each_kind(forms)
+        best = self._best_of_each_kind(forms)
+        self.tried = list(best)
         for one in best:
             self._time(one, briefly=True)
         for one in best:
