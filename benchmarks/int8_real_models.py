@@ -1,7 +1,7 @@
 """Every model of a folder through `onnxopt quantize` and onnxruntime.quantization, in one run.
 
     python benchmarks/int8_real_models.py FOLDER [--models NAME ...] [--tools NAME ...]
-        [--samples 32] [--budget 180] [--json OUT]
+        [--samples 32] [--budget 180] [--max-error E] [--json OUT]
 
 Real inputs come from FOLDER/evalkit.py if there is one (its FEED_TASKS: task -> model file, feeds);
 other models get synthesized inputs, also for calibration, so that static forms can be measured.
@@ -94,17 +94,17 @@ def synthesized(model: ir.Model, samples: int) -> list[dict[str, Any]]:
     return [dict(one.feeds) for one in ran]
 
 
-def run_tool(tool: str, source: Path, target: Path, data: Path, budget: float) -> str:
+def run_tool(tool: str, source: Path, target: Path, data: Path, options: list[str]) -> str:
     """Runs one tool in its own process; the result is what went wrong, or ""."""
     if tool != OURS:
         return run_setting(tool, source, target, data, seconds=_SECONDS)
     command = [sys.executable, "-m", "onnxopt", "quantize", str(source), "-o", str(target), "-q"]
-    command += ["--calibration", str(data), "--budget", str(budget)]
+    command += ["--calibration", str(data), *options]
     return run_command(command, target, seconds=_SECONDS)
 
 
 def measured(
-    source: Path, feeds: list[dict[str, Any]], tools: Sequence[str], budget: float
+    source: Path, feeds: list[dict[str, Any]], tools: Sequence[str], options: list[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """What each tool makes of one model."""
     kept = feeds[-_HELD_OUT:]
@@ -118,7 +118,7 @@ def measured(
             np.savez(data / f"{index:04}.npz", **feed)
         for tool in tools:
             target = Path(folder, f"{tool}.onnx")
-            failed = run_tool(tool, source, target, data, budget)
+            failed = run_tool(tool, source, target, data, options)
             if failed:
                 yield tool, {"status": "crash", "failed": failed}
                 continue
@@ -177,10 +177,14 @@ def main() -> None:
     parser.add_argument("--tools", nargs="+", choices=[OURS, *SETTINGS])
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--budget", type=float, default=180.0)
+    parser.add_argument("--max-error", type=float)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     tools = arguments.tools or [OURS, "ort-dynamic", "ort-static"]
     real = feeds_of(arguments.folder, arguments.samples)
+    options = ["--budget", str(arguments.budget)]
+    if arguments.max_error is not None:
+        options += ["--max-error", str(arguments.max_error)]
     rows: dict[str, dict[str, dict[str, Any]]] = {}
     for source in sorted(arguments.folder.rglob("*.onnx")):
         name = str(source.relative_to(arguments.folder))
@@ -189,7 +193,7 @@ def main() -> None:
         rows[name] = {}
         try:
             feeds = real.get(source) or synthesized(runnable(source), arguments.samples)
-            for tool, row in measured(source, feeds, tools, arguments.budget):
+            for tool, row in measured(source, feeds, tools, options):
                 rows[name][tool] = row
                 print(f"{name:56} {tool:14} {text_of(row)}", flush=True)
         except OnnxOptError as error:

@@ -17,6 +17,8 @@ from onnxopt.runtime.spooling import release
 # Entries that are so many times the median are no scale to measure the others by: masks, the
 # lowest float, or the counts beside a probability.
 _OUTLIER = 1e3
+# But none of these: beside the many small probabilities of a classifier the few large ones count.
+_LARGEST_PROBABILITY = 1.0
 # An output that is smaller than this everywhere is measured as if it were this large.
 _SMALLEST_SCALE = 1e-3
 # From so many entries on, the last axis may be classes.
@@ -124,7 +126,8 @@ def _scale(reference: Array) -> tuple[float, float]:
     flat = np.ascontiguousarray(reference).reshape(-1)
     sample = np.abs(flat[:: -(-flat.size // _ENTRIES_AT_A_TIME)].astype(np.float64))
     sample = sample[np.isfinite(sample) & (sample > 0)]
-    outlier = _OUTLIER * float(np.median(sample)) if sample.size else math.inf
+    usual = _OUTLIER * float(np.median(sample)) if sample.size else math.inf
+    outlier = max(usual, _LARGEST_PROBABILITY)
     largest = 0.0
     for _, a, _ in _parts(reference, reference):
         magnitude = np.abs(a)

@@ -35,6 +35,15 @@ def test_a_mask_value_is_no_scale():
     assert compare(reference, result).rms > 0.01
 
 
+def test_a_probability_is_a_scale_however_small_the_others_are():
+    reference = np.array([0.998, 0.002, *[1e-6] * 98], np.float32)
+    result = reference.copy()
+    result[1] = 0.003
+    difference = compare(reference, result)
+    assert difference.relative == pytest.approx(0.001, rel=0.01)
+    assert difference.rms < 0.002
+
+
 def test_rounding_of_an_output_that_is_zero_everywhere_is_small():
     assert compare(np.zeros(4, np.float32), np.full(4, 1e-9, np.float32)).relative < 1e-5
 
