@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
-import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import onnx_ir as ir
@@ -35,7 +35,7 @@ _TOLERANCE = {"fp16": 0.01, "bf16": 0.05}
 _MARGIN = 2.0
 # From here on most operators take bfloat16.
 _BFLOAT16_OPSET = 22
-_TRIES = 32
+_TRIES = 48
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -200,12 +200,7 @@ def _checked(
 ) -> tuple[ir.Model, PassResult]:
     """Converts what fits the type, and then less of it until the outputs are good enough."""
     from onnxopt.calibration.data import open_data
-    from onnxopt.runtime.half_search import (
-        CannotRunError,
-        find_float32,
-        outputs_of,
-        relative_error,
-    )
+    from onnxopt.runtime.half_search import CannotRunError, error_of, outputs_of
 
     found = open_data(data, base, limit=samples, input_shapes=input_shapes)
     report.notes += found.notes
@@ -223,30 +218,18 @@ def _checked(
         ) from error
     large = tuple(report.overflowing)
 
-    def error_of(keep: Sequence[str]) -> float:
+    def error_with(keep: Sequence[str], enough: float = math.inf) -> float:
         emulated = base.clone()
         chosen = dataclasses.replace(options, keep=(*options.keep, *large, *keep))
         if options.storage:
             chosen(emulated)
         else:
             emulate_half(emulated, chosen)
-        return relative_error(wanted, outputs_of(emulated, feeds))
+        return error_of(emulated, feeds, wanted, enough=enough)
 
-    report.error = error_of(())
+    report.error = error_with(())
     if report.error > report.tolerance and not options.storage:
-        names = [n.outputs[0].name or "" for n in base.graph if n.outputs]
-        start = time.monotonic()
-        report.searched = find_float32(
-            names,
-            lambda keep: error_of(keep) <= report.tolerance,
-            tries=_TRIES,
-            seconds=budget,
-        )
-        if time.monotonic() - start > budget:
-            report.notes.append(
-                f"the search ended after {budget:g} s: fewer nodes in float32 might do"
-            )
-        report.error = error_of(report.searched)
+        _search(base, error_with, report, budget)
     work, result = _converted(base, options, (*large, *report.searched))
     try:
         outputs_of(work, feeds[:1])
@@ -262,23 +245,40 @@ def _checked(
     return work, result
 
 
-def _overflowing(model: ir.Model, data: CalibrationData) -> dict[str, float]:
-    """Values beyond the range of float16, and near it, but for masks."""
-    from onnxopt.calibration.collecting import collect
+def _search(
+    base: ir.Model,
+    error_with: Callable[[Sequence[str], float], float],
+    report: ConversionReport,
+    budget: float,
+) -> None:
+    """Finds nodes that meet the tolerance if they stay in float32, and few of them."""
+    from onnxopt.runtime.half_search import find_float32
 
-    masked = model.clone()
+    errors: dict[tuple[str, ...], float] = {}
+
+    def passes(keep: Sequence[str]) -> bool:
+        key = tuple(keep)
+        if key not in errors:
+            errors[key] = error_with(keep, report.tolerance)
+        return errors[key] <= report.tolerance
+
+    names = [n.outputs[0].name or "" for n in base.graph if n.outputs]
+    found, complete = find_float32(names, passes, tries=_TRIES, seconds=budget)
+    if not complete:
+        report.notes.append("the search ended with its budget: fewer nodes in float32 might do")
+    passes(found)
+    report.searched, report.error = found, errors[tuple(found)]
+
+
+def _overflowing(model: ir.Model, data: CalibrationData) -> dict[str, float]:
+    """Values beyond the range of float16, and near it."""
+    from onnxopt.calibration.magnitudes import largest_magnitudes
+
     names = [
         value.name
-        for node in masked.graph
+        for node in model.graph
         for value in node.outputs
         if value.name and node.op_type != "Constant"
     ]
-    table = collect(masked, names, data)
-    found = {}
-    for name, one in table.statistics.items():
-        # What is as negative as that rules something out; it may become minus infinity.
-        low = 0.0 if one.low < -1e30 else -one.low
-        largest = max(low, one.high)
-        if largest * _MARGIN > LARGEST_FLOAT16:
-            found[name] = largest
-    return found
+    magnitudes = largest_magnitudes(model, names, data)
+    return {n: size for n, size in magnitudes.items() if size * _MARGIN > LARGEST_FLOAT16}

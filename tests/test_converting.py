@@ -81,17 +81,26 @@ def test_the_search_finds_a_single_culprit() -> None:
         asked.append(kept)
         return "n17" in kept
 
-    assert find_float32(nodes, passes, tries=40) == ["n17"]
+    assert find_float32(nodes, passes, tries=40) == (["n17"], True)
+    assert len(asked) <= 12
+
+
+def test_the_search_finds_culprits_far_apart() -> None:
+    nodes = [f"n{index}" for index in range(64)]
+    found, complete = find_float32(nodes, lambda kept: {"n3", "n50"} <= set(kept), tries=60)
+    assert set(found) == {"n3", "n50"}
+    assert complete
 
 
 def test_the_search_ends_with_its_budget_and_what_passed_stands() -> None:
     nodes = [f"n{index}" for index in range(40)]
     ticks = iter(range(100))
-    found = find_float32(
-        nodes, lambda kept: "n17" in kept, seconds=2.5, clock=lambda: float(next(ticks))
+    found, complete = find_float32(
+        nodes, lambda kept: "n17" in kept, seconds=3.5, clock=lambda: float(next(ticks))
     )
     assert "n17" in found
     assert len(found) < 40
+    assert not complete
 
 
 def test_a_search_without_time_keeps_everything_in_float32_and_says_so() -> None:
