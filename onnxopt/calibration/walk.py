@@ -1,15 +1,15 @@
 """A model run piece by piece over calibration data, when it changes between the pieces.
 
 What is live where a piece ends is kept for every sample, so that the next piece starts there and
-all pieces together cost about one run. What does not fit the memory is not kept: then every piece
-starts at the inputs.
+all pieces together cost about one run. What does not fit the memory waits in a temporary file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxopt.calibration.data import CalibrationData
@@ -20,6 +20,7 @@ from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.probing import as_declared
 from onnxopt.runtime.regions import FED, cut
 from onnxopt.runtime.session import open_session
+from onnxopt.runtime.spooling import Spool
 
 _Arrays = dict[str, Any]
 
@@ -30,13 +31,12 @@ class Walk:
     Args:
         data: What to run on.
         samples: Indexes of the input sets.
-        max_memory: Bytes that values may take between two pieces.
+        max_memory: Bytes that values may take in memory between two pieces.
     """
 
     def __init__(self, data: CalibrationData, samples: Sequence[int], max_memory: int) -> None:
         self._data, self._samples, self._max_memory = data, samples, max_memory
-        self._held: list[_Arrays] = []
-        self._gave_up = False
+        self._held = Spool(max_memory)
 
     def advance(self, model: ir.Model, names: Sequence[str], before: str) -> Iterator[_Arrays]:
         """Yields the named values, computed ones and inputs, for each sample.
@@ -50,18 +50,17 @@ class Walk:
         Raises:
             InvalidInputError: The model does not run on a sample.
         """
-        computed = {value.name for node in model.graph for value in node.outputs}
-        live = [] if self._gave_up else _live(model, before)
+        computed = {value.name: value for node in model.graph for value in node.outputs}
+        live = _live(model, before)
         targets = list(dict.fromkeys([*(n for n in names if n in computed), *live]))
-        known = list(self._held[0]) if self._held else []
+        known = list(self._held[0]) if len(self._held) else []
         missing = [name for name in targets if name not in known]
         session = None
-        held: list[_Arrays] = []
-        taken = 0
+        held = Spool(self._max_memory)
         try:
             for place, index in enumerate(self._samples):
                 one = self._data[index]
-                values: _Arrays = {**one.feeds, **(self._held[place] if self._held else {})}
+                values: _Arrays = {**one.feeds, **(self._held[place] if len(self._held) else {})}
                 if missing:
                     fed = {**one.feeds, **{f"{n}{FED}": values[n] for n in known}}
                     try:
@@ -74,16 +73,21 @@ class Walk:
                             f"the model does not run on calibration sample {index} "
                             f"({one.description}): {error.reason}"
                         ) from error
-                if not self._gave_up:
-                    held.append({name: values[name] for name in live})
-                    taken += sum(getattr(array, "nbytes", 0) for array in held[-1].values())
-                    if taken > self._max_memory:
-                        self._gave_up = True
-                        held = []
+                held.append({name: values[name] for name in live})
+                if not place:
+                    _declare(computed, held[0])
                 yield {name: values[name] for name in names}
             self._held = held
         finally:
             release_weights(model)
+
+
+def _declare(computed: Mapping[str | None, ir.Value], arrays: _Arrays) -> None:
+    """Gives values the types that they turned out to have: the next piece is fed with them."""
+    for name, array in arrays.items():
+        value = computed.get(name)
+        if value is not None and value.type is None and isinstance(array, np.ndarray):
+            value.type = ir.TensorType(ir.DataType.from_numpy(array.dtype))
 
 
 def _live(model: ir.Model, before: str) -> list[str]:
