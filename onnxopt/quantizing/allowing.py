@@ -57,7 +57,7 @@ def _needed(one: Tried, options: QuantizeOptions, float_score: float | None) -> 
     if options.min_cosine is not None and one.deviation.cosine < options.min_cosine:
         needed["--min-cosine"] = 1 - _rounded_up(1 - one.deviation.cosine)
     if one.score is not None and float_score is not None:
-        drop = float_score - one.score
+        drop = float_score - one.score + one.doubt
         if drop > options.max_accuracy_drop:
             needed["--max-accuracy-drop"] = _rounded_up(drop)
     return needed

@@ -30,25 +30,31 @@ class Metric:
 
     def __init__(self, score: Score, samples: Sequence[int], name: str) -> None:
         self._score, self._samples, self.name = score, samples, name
+        self._of_float: list[float] = []
 
     def start(self) -> Tally:
         """Begins to judge a model."""
-        return Tally(self._score, self._samples)
+        return Tally(self._score, self._samples, self._of_float)
 
     def of(self, outputs: Sequence[Mapping[str, Any]]) -> float:
-        """The mean score of all outputs."""
+        """The mean score of the float model, by its outputs; others are compared with it."""
         tally = self.start()
         for index, one in enumerate(outputs):
             tally.add(index, one)
+        self._of_float = tally.found
         return tally.mean
 
 
 class Tally:
-    """Scores of one model, as its outputs come in."""
+    """Scores of one model, as its outputs come in.
 
-    def __init__(self, score: Score, samples: Sequence[int]) -> None:
-        self._score, self._samples = score, samples
-        self._found: list[float] = []
+    Attributes:
+        found: The score of each sample.
+    """
+
+    def __init__(self, score: Score, samples: Sequence[int], of_float: Sequence[float]) -> None:
+        self._score, self._samples, self._of_float = score, samples, of_float
+        self.found: list[float] = []
 
     def add(self, index: int, outputs: Mapping[str, Any]) -> None:
         """Judges the outputs for the sample at this place.
@@ -60,12 +66,20 @@ class Tally:
             found = float(self._score(outputs, self._samples[index]))
         if not np.isfinite(found):
             raise InvalidInputError(f"the metric is {found} on sample {self._samples[index]}")
-        self._found.append(found)
+        self.found.append(found)
 
     @property
     def mean(self) -> float:
         """Over all samples so far."""
-        return float(np.mean(self._found)) if self._found else 0.0
+        return float(np.mean(self.found)) if self.found else 0.0
+
+    @property
+    def doubt(self) -> float:
+        """Standard error of the mean difference from the float model: few samples can be lucky."""
+        differences = np.subtract(self.found, self._of_float[: len(self.found)])
+        if len(differences) < 2:
+            return 0.0
+        return float(np.std(differences, ddof=1) / np.sqrt(len(differences)))
 
 
 def open_metric(

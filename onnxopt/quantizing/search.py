@@ -199,7 +199,8 @@ class Search:
             one.deviation = self._reference.deviation(
                 built[0], most_sets=most_sets, watch=None if tally is None else tally.add
             )
-            one.score = None if tally is None else tally.mean
+            if tally is not None:
+                one.score, one.doubt = tally.mean, tally.doubt
             if one.deviation.broken:
                 one.verdict, one.deviation = one.deviation.broken, None
         except CannotRunError as error:
@@ -267,7 +268,8 @@ class Search:
         """True if a form meets the budget of error, and the metric's if there is one."""
         enough = one.score is None or self.float_score is None
         if one.score is not None and self.float_score is not None:
-            enough = one.score >= self.float_score - self._options.max_accuracy_drop - _ROUNDING
+            drop = self.float_score - one.score + one.doubt
+            enough = drop <= self._options.max_accuracy_drop + _ROUNDING
         return enough and self._loss(one) <= 1
 
     def _loss(self, one: Tried) -> float:

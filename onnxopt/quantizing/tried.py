@@ -25,6 +25,7 @@ class Tried:
         refusals: What they left in float.
         deviation: How far its outputs are from the reference; None if it does not run.
         score: By the metric of the user's; None without one.
+        doubt: Standard error of the score's difference from the float model's.
         ratio: Its speed against float.
         excluded: Nodes that were given back to float.
         verdict: Why it was not chosen.
@@ -36,6 +37,7 @@ class Tried:
     refusals: list[Refusal] = dataclasses.field(default_factory=list)
     deviation: Deviation | None = None
     score: float | None = None
+    doubt: float = 0.0
     ratio: Ratio | None = None
     excluded: tuple[str, ...] = ()
     verdict: str = ""

@@ -234,3 +234,19 @@ def test_the_command_takes_labels_and_repairs(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "top-1 accuracy" in result.output
     assert "repair smooth of static" in result.output
+
+
+@pytest.mark.parametrize(("spread", "passes"), [(0.0, True), (0.5, False)])
+def test_a_metric_that_scatters_proves_nothing(spread: float, passes: bool) -> None:
+    """The mean is the float model's either way; its standard error counts as a drop."""
+    of_float = 12  # half of the data, scored first
+
+    calls: list[int] = []
+
+    def score(outputs: Any, sample: int) -> float:
+        calls.append(sample)
+        return 1.0 if len(calls) <= of_float else 1.0 + spread * (-1) ** sample
+
+    result = quantized("none", metric=score, max_error=None, correct_bias=False)
+    assert result.report.is_quantized is passes
+    assert result.report.float_score == 1.0
