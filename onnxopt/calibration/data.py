@@ -6,6 +6,7 @@ Arrays, files, folders, images, text, functions and iterables; `open_data` tells
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,9 @@ from onnxopt.calibration.texts import TEXT_SUFFIXES, read_texts
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.values import dims
 from onnxopt.runtime.inputs import InputPlan, InputSet, plan_inputs
+from onnxopt.runtime.library import CannotRunError
+from onnxopt.runtime.session import open_session
+from onnxopt.runtime.trials import run_plan
 from onnxopt.runtime.user_file import read_file
 from onnxopt.runtime.user_files import read_files
 from onnxopt.runtime.user_functions import (
@@ -44,6 +48,7 @@ class CalibrationData:
         notes: What the user should know about it.
         positions: Which of the samples that were given each input set is.
         given: How many were given.
+        model: What synthesized inputs have to fit, if their sizes are not fixed.
     """
 
     plan: InputPlan
@@ -51,16 +56,29 @@ class CalibrationData:
     notes: tuple[str, ...] = ()
     positions: Sequence[int] = ()
     given: int = 0
+    model: ir.Model | None = None
 
     def __len__(self) -> int:
-        return self.plan.sets
+        return self.plan.sets if self._tried is None else len(self._tried)
 
     def __iter__(self) -> Iterator[InputSet]:
         for index in range(len(self)):
             yield self[index]
 
     def __getitem__(self, index: int) -> InputSet:
+        if self._tried is not None:
+            return self._tried[index]
         return self.plan.build(self.plan.wanted(index), index)
+
+    @functools.cached_property
+    def _tried(self) -> tuple[InputSet, ...] | None:
+        """Synthesized inputs of sizes that the model runs at; None for all other data."""
+        if self.model is None or not self.plan.free or self.plan.refusal:
+            return None
+        try:
+            return run_plan(open_session(self.model, spinning=False), self.plan).sets
+        except CannotRunError:  # whoever runs it on them says why
+            return None
 
     def split(self, held_out: int, share: int = 4) -> tuple[range, range]:
         """Indexes of sets to calibrate with, and of others to measure with: the last ones.
@@ -111,7 +129,7 @@ def open_data(
         if preprocess is not None or tokenizer is not None:
             raise InvalidInputError(f"--{given} is for --calibration DATA, which is not given")
         plan = plan_inputs(model, input_shapes=input_shapes)
-        return CalibrationData(plan, synthesized=True)
+        return CalibrationData(plan, synthesized=True, model=model)
     sets = _read(data, inputs, preprocess, None if tokenizer is None else Path(tokenizer))
     sets = [rows for one in sets for rows in _in_rows(one, inputs)]
     if not sets:

@@ -40,8 +40,10 @@ def _scaled(*names: str, source: int, axis: int) -> Correction:
 
 
 def _conv(removal: Removal, node: ir.Node) -> None:
-    """The number of groups: channels over channels in a group."""
-    channels, within = removal.ratio(node.inputs[0], 1), removal.ratio(node.inputs[1], 1)
+    """The number of groups, where whole groups go: of ConvTranspose nothing else can."""
+    channels, within = removal.ratio(node.inputs[0], 1), None
+    if node.op_type == "Conv":
+        within = removal.ratio(node.inputs[1], 1)
     group = int_attribute(node, "group", 1)
     if group > 1 and channels is not None and within is None:
         node.attributes["group"] = ir.AttrInt64("group", group * channels[0] // channels[1])
@@ -158,7 +160,7 @@ def _give(
 CORRECTIONS: dict[str, Correction] = {
     "Attention": _attention,
     "Conv": _conv,
-    "ConvTranspose": _scaled("group", source=0, axis=1),
+    "ConvTranspose": _conv,
     "Expand": _target,
     "GRU": _scaled("hidden_size", source=2, axis=2),
     "Gather": _gather,

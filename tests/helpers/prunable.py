@@ -56,6 +56,24 @@ def residual_cnn() -> ir.Model:
     )
 
 
+def upsampling() -> ir.Model:
+    """Transposed convolutions, dense and in groups, as in decoders of images."""
+    return _model(
+        """
+        g (float[N, 3, 4, 4] x) => (float[N, 2, 16, 16] y) {
+            a0 = Conv(x, wa)
+            a = Relu(a0)
+            b0 = ConvTranspose<group=1, strides=[2,2], kernel_shape=[2,2]>(a, wb, bb)
+            b = Relu(b0)
+            c0 = ConvTranspose<group=4, strides=[2,2], kernel_shape=[2,2]>(b, wc)
+            c = Relu(c0)
+            y = Conv(c, wd)
+        }
+        """,
+        _weights(wa=(6, 3, 1, 1), wb=(6, 8, 2, 2), bb=(8,), wc=(8, 3, 2, 2), wd=(2, 12, 1, 1)),
+    )
+
+
 def attention() -> ir.Model:
     """Four heads with a packed projection on a dynamic batch, and a gated feed-forward."""
     return _model(
@@ -141,4 +159,4 @@ def recurrence() -> ir.Model:
     )
 
 
-GRAPHS = (residual_cnn, attention, shared_heads, recurrence)
+GRAPHS = (residual_cnn, upsampling, attention, shared_heads, recurrence)
