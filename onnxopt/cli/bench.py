@@ -111,6 +111,10 @@ def command(
     provider, threads = run_here(provider, threads)
     if plot is not None and plot.suffix not in (".html", ".png"):
         raise InvalidInputError(f"--plot {plot}: the name has to end in .html or .png")
+    if plot is not None:
+        from onnxopt.cli.latency_plot import check_plot
+
+        check_plot(plot)
     from onnxopt.benchmarking import benchmark
 
     result = benchmark(

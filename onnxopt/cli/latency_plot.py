@@ -18,6 +18,21 @@ _WIDTH, _LEFT, _RIGHT, _ROW = 960, 220, 210, 34
 _TICKS = 5
 
 
+def check_plot(path: Path) -> None:
+    """Refuses a plot that could not be drawn, before anything is measured for it.
+
+    Raises:
+        MissingDependencyError: matplotlib is needed and not installed.
+        SaveError: There is no such folder.
+    """
+    if path.suffix == ".png":
+        from onnxopt.cli.latency_png import require_matplotlib
+
+        require_matplotlib()
+    if not path.absolute().parent.is_dir():
+        raise SaveError(f"{path}: cannot write the plot: its folder does not exist")
+
+
 def draw(result: BenchmarkResult, path: Path) -> None:
     """Writes a .html with an inline SVG, or a .png with matplotlib.
 

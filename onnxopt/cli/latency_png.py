@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,20 +12,25 @@ if TYPE_CHECKING:
     from onnxopt.runtime.benchmark_result import BenchmarkResult
 
 
+def require_matplotlib() -> None:
+    """Raises a MissingDependencyError if matplotlib is not installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingDependencyError(
+            "a .png needs matplotlib: pip install onnxopt[plot], or write a .html"
+        )
+
+
 def draw_png(result: BenchmarkResult, path: Path) -> None:
     """Writes a .png with the latencies, and below them the ratios.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-    except ImportError as error:
-        raise MissingDependencyError(
-            "a .png needs matplotlib: pip install onnxopt[plot], or write a .html"
-        ) from error
+    require_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     names = [model.name for model in result.models]
     ratios = [(model.name, model.ratio) for model in result.models if model.ratio is not None]
     count = 2 if ratios else 1

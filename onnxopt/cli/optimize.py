@@ -167,8 +167,9 @@ def command(
 
 def _write_page(results: dict[str, Tellable], html: Path) -> None:
     from onnxopt.bundling import Bundle
+    from onnxopt.cli.pages.anatomy import read_anatomy
     from onnxopt.cli.pages.optimize_page import optimize_page
-    from onnxopt.cli.pages.parts import regions_of, write_page
+    from onnxopt.cli.pages.parts import write_page
     from onnxopt.core.report import Report
 
     if len(results) != 1:
@@ -179,7 +180,7 @@ def _write_page(results: dict[str, Tellable], html: Path) -> None:
     if isinstance(result, Bundle):
         report, output = result.report, str(result.folder / result.manifest.model)
     assert isinstance(report, Report)
-    write_page(optimize_page(report, regions_of(output)), html)
+    write_page(optimize_page(report, read_anatomy(output)), html)
 
 
 def _to_bundle(

@@ -176,9 +176,11 @@ def command(
             **options,
         )
     if html is not None:
-        from onnxopt.cli.pruning_plot import draw
+        from onnxopt.cli.pages.anatomy import read_anatomy
+        from onnxopt.cli.pages.parts import write_page
+        from onnxopt.cli.pages.prune_page import prune_page
 
-        draw(result.report, html)
+        write_page(prune_page(result.report, read_anatomy(result.report.output)), html)
     show(result.report, **told)
 
 

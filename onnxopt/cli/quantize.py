@@ -182,8 +182,9 @@ def command(
             **options,
         )
     if html is not None:
-        from onnxopt.cli.pages.parts import regions_of, write_page
+        from onnxopt.cli.pages.anatomy import read_anatomy
+        from onnxopt.cli.pages.parts import write_page
         from onnxopt.cli.pages.quantize_page import quantize_page
 
-        write_page(quantize_page(result.report, regions_of(result.report.output)), html)
+        write_page(quantize_page(result.report, read_anatomy(result.report.output)), html)
     show(result.report, as_json=as_json, verbose=verbose, quiet=quiet)

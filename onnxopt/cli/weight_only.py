@@ -118,10 +118,11 @@ def run_weight_only(
             **{name: options[name] for name in _SHARED if options[name] is not None},
         )
     if html is not None:
-        from onnxopt.cli.pages.parts import regions_of, write_page
+        from onnxopt.cli.pages.anatomy import read_anatomy
+        from onnxopt.cli.pages.parts import write_page
         from onnxopt.cli.pages.quantize_page import weights_page
 
-        write_page(weights_page(result.report, regions_of(result.report.output)), html)
+        write_page(weights_page(result.report, read_anatomy(result.report.output)), html)
     show(result.report, as_json=as_json, verbose=verbose, quiet=quiet)
 
 

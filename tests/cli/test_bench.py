@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from onnxopt.cli.group import cli
-from onnxopt.core.errors import InvalidInputError
+from onnxopt.core.errors import InvalidInputError, OnnxOptError
 
 CNN, TRANSFORMER = "models/digits_cnn.onnx", "models/digits_transformer.onnx"
 QUICK = ("--seconds", "0.05", "--sessions", "2", "--no-load")
@@ -50,6 +50,19 @@ def test_html_plot_needs_nothing_else(tmp_path: Path):
     assert page.count("<svg") == 2
     assert "http" not in page
     assert "digits_transformer.onnx" in page
+
+
+@pytest.mark.parametrize(
+    ("plot", "message"), [("x.png", "needs matplotlib"), ("gone/x.html", "folder does not exist")]
+)
+def test_plot_that_cannot_be_drawn_is_refused_before_measuring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plot: str, message: str
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    arguments = ["bench", "is-never-read.onnx", "--plot", str(tmp_path / plot)]
+    result = CliRunner().invoke(cli, arguments)
+    assert isinstance(result.exception, OnnxOptError)
+    assert message in str(result.exception)
 
 
 def test_png_plot_when_matplotlib_is_installed(tmp_path: Path):

@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 from helpers.rewriting import parse_model
 
 from onnxopt.cli.group import cli
-from onnxopt.cli.pages.parts import bars, interval, table
+from onnxopt.cli.pages.parts import changes, table
+from onnxopt.cli.pages.plots import bars, interval
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.loading import load_model
 from onnxopt.graph.precision_regions import precision_regions
@@ -84,7 +85,8 @@ def test_optimization_is_a_page(model: Path, run: Run, tmp_path: Path) -> None:
     run("optimize", model, "--html", tmp_path / "page.html")
     text = _page(tmp_path / "page.html")
     assert "remove-identities" in text
-    assert "4 to 3" in text
+    assert '<td>nodes</td><td>4</td><td>3</td><td>-25.0%</td>' in text
+    assert str(tmp_path) not in text
     assert "float32: 3 nodes" in text
     assert "passed" in text
 
@@ -108,6 +110,15 @@ def test_quantization_is_a_page(model: Path, run: Run, tmp_path: Path) -> None:
     text = _page(page)
     assert "Forms that were tried" in text
     assert "Before: optimize" in text
+
+
+def test_pruning_is_a_page(model: Path, run: Run, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    run("prune", model, "--sparsity", 0.5, "--html", page)
+    text = _page(page)
+    assert "64 to 32" in text
+    assert "left: 50.00%" in text
+    assert "<td>parameters</td><td>8,192</td><td>4,096</td><td>-50.0%</td>" in text
 
 
 def test_bundle_has_a_page(model: Path, run: Run, tmp_path: Path) -> None:
@@ -143,14 +154,16 @@ def test_regions_follow_the_precision(tmp_path: Path) -> None:
 
 def test_bars_are_as_long_as_their_values() -> None:
     text = bars([("a", 2.0, "2"), ("b", 1.0, "1"), ("c", 0.0, "0")], "x")
-    widths = [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)"', text)]
-    assert widths[0] == pytest.approx(2 * widths[1])
-    assert widths[2] == 1.0
+    assert re.findall(r'<i style="width: ([\d.]+)%"', text) == ["100.00", "50.00", "0.00"]
 
 
 def test_interval_shows_its_ends() -> None:
     text = interval({"median": 1.5, "low": 1.4, "high": 1.6}, "speed")
     assert "1.50 (95 %: 1.40 to 1.60)" in text
+
+
+def test_changes_have_no_share_of_nothing() -> None:
+    assert "<td>0</td><td>3</td><td>-</td>" in changes([("nodes", 0, 3)])
 
 
 def test_table_escapes_and_aligns() -> None:

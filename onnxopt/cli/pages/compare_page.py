@@ -5,7 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from onnxopt.cli.pages.parts import STYLE, bars, facts, notes, table
+from onnxopt.cli.pages.parts import STYLE, facts, notes, table
+from onnxopt.cli.pages.plots import bars
 from onnxopt.runtime.comparison_result import agreement, sqnr
 from onnxopt.runtime.page import page
 

@@ -2,57 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from onnxopt.cli.pages.parts import STYLE, bars, facts, interval, megabytes, notes, strip, table
+from onnxopt.cli.pages.anatomy import Anatomy
+from onnxopt.cli.pages.parts import STYLE, changes, facts, model_name, notes, table
+from onnxopt.cli.pages.plots import bars, interval
 from onnxopt.core.report import Report
-from onnxopt.graph.precision_regions import Region
 from onnxopt.runtime.page import page
 
 
-def optimize_page(report: Report, regions: Sequence[Region] = ()) -> str:
+def optimize_page(report: Report, result: Anatomy | None = None) -> str:
     """The page as HTML.
 
     Args:
         report: The record of the run.
-        regions: Where the result computes in which precision.
+        result: The model that was written.
     """
-    name = report.source or "a model in memory"
-    return page(f"{name} optimized", f"{name}, optimized", parts_of(report, regions), STYLE)
+    name = model_name(report.source)
+    return page(f"{name} optimized", f"{name}, optimized", parts_of(report, result), STYLE)
 
 
-def parts_of(report: Report, regions: Sequence[Region] = ()) -> list[str]:
+def parts_of(report: Report, result: Anatomy | None = None) -> list[str]:
     """The parts of the page, for pages of which an optimization is only the beginning."""
+    guard = report.guard
+    speed = None if guard is None else guard.speed
     pairs = [
-        ("nodes", f"{report.before.nodes:,} to {report.after.nodes:,}"),
-        (
-            "weights",
-            f"{megabytes(report.before.weight_bytes)} to {megabytes(report.after.weight_bytes)}",
-        ),
         ("target", report.target or "-"),
         ("parity", (report.parity or {}).get("status", "not checked")),
+        ("speed", "not timed" if speed is None else f"{speed['median']:.2f}x"),
     ]
-    parts = [facts(pairs)]
+    before, after = report.before, report.after
+    rows = [
+        ("nodes", before.nodes, after.nodes),
+        ("bytes of weights", before.weight_bytes, after.weight_bytes),
+    ]
+    parts = [facts(pairs), "<h2>Before and after</h2>", changes(rows)]
     if report.parity and report.parity.get("summary"):
         parts.append(f"<p>{escape(report.parity['summary'])}</p>")
-    speed = None if report.guard is None else report.guard.speed
     if speed is not None:
         parts += ["<h2>Speed</h2>", interval(speed, "times as fast as the input")]
-    if regions:
-        parts += ["<h2>Precision along the graph</h2>", strip(regions)]
     parts += _passes(report)
     parts += _parity(report.parity)
+    parts += [] if result is None else result.parts()
     refusals = report.refusals()
     if refusals:
-        rows = [
+        left = [
             (pass_ if rule in ("", pass_) else f"{pass_}/{rule}", len(nodes), reason)
             for (pass_, rule, reason), nodes in refusals.items()
         ]
-        parts += ["<h2>Left alone</h2>", table(("rule", "nodes", "reason"), rows)]
-    if report.guard is not None and report.guard.undone:
-        items = "".join(f"<li>{escape(str(entry))}</li>" for entry in report.guard.undone)
+        parts += ["<h2>Left alone</h2>", table(("rule", "nodes", "reason"), left)]
+    if guard is not None and guard.undone:
+        items = "".join(f"<li>{escape(str(entry))}</li>" for entry in guard.undone)
         parts += ["<h2>Undone by the guard</h2>", f"<ul>{items}</ul>"]
     phases = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in report.seconds.items())
     return [*parts, *notes(report.notes), f'<p class="soft">{escape(phases)}</p>']
@@ -83,9 +84,9 @@ def _parity(parity: dict[str, Any] | None) -> list[str]:
     rows = [
         (
             one["name"],
-            float(one["relative"]),
-            float(one["tolerance"]["relative"]),
-            float(one["cosine"]),
+            f"{one['relative']:.2e}",
+            f"{one['tolerance']['relative']:.2e}",
+            f"{one['cosine']:.7f}",
             one["complaint"] or "ok",
         )
         for one in outputs

@@ -3,52 +3,48 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from onnxopt.cli.pages.anatomy import Anatomy
 from onnxopt.cli.pages.optimize_page import parts_of
-from onnxopt.cli.pages.parts import STYLE, bars, facts, interval, megabytes, notes, strip, table
-from onnxopt.graph.precision_regions import Region
+from onnxopt.cli.pages.parts import STYLE, changes, facts, model_name, notes, table
+from onnxopt.cli.pages.plots import bars, interval
 from onnxopt.runtime.page import page
 
 if TYPE_CHECKING:
-    from onnxopt.quantizing.report import QuantizationReport
+    from onnxopt.quantizing.report import Errors, QuantizationReport
     from onnxopt.weight_only.report import WeightReport
 
 _SHOWN = 40
 
 
-def quantize_page(report: QuantizationReport, regions: Sequence[Region] = ()) -> str:
+def quantize_page(report: QuantizationReport, result: Anatomy | None = None) -> str:
     """The page as HTML.
 
     Args:
         report: The record of the run.
-        regions: Where the result computes in which precision.
+        result: The model that was written.
     """
-    name = report.source or "a model in memory"
+    name = model_name(report.source)
     best = next((one for one in report.candidates if one.verdict == "chosen"), None)
     parts = [
         facts(
             [
                 ("form", report.chosen),
-                (
-                    "weights",
-                    f"{megabytes(report.bytes_before)} to {megabytes(report.bytes_after)}",
-                ),
                 ("speed", "not timed" if report.speed is None else f"{report.speed:.2f}x"),
                 (
                     "largest error",
                     "-" if best is None or best.error is None else f"{best.error:.2%}",
                 ),
             ]
-        )
+        ),
+        "<h2>Before and after</h2>",
+        changes([("bytes of weights", report.bytes_before, report.bytes_after)]),
     ]
     if report.speed is not None and report.interval is not None:
         low, high = report.interval
         ratio = {"median": report.speed, "low": low, "high": high}
         parts += ["<h2>Speed</h2>", interval(ratio, "times as fast as the model that was given")]
-    if regions:
-        parts += ["<h2>Precision along the graph</h2>", strip(regions)]
     if report.candidates:
         rows = [
             (
@@ -63,11 +59,26 @@ def quantize_page(report: QuantizationReport, regions: Sequence[Region] = ()) ->
         ]
         header = ("form", "nodes", "error", "cosine", "speed", "verdict")
         parts += ["<h2>Forms that were tried</h2>", table(header, rows)]
+    parts += _repairs(report)
     parts += _nodes(report)
-    parts += notes(report.notes)
+    parts += [] if result is None else result.parts()
+    parts += notes([*map(str, report.allowances), *report.notes])
     if report.preparation is not None:
         parts += ["<h2>Before: optimize</h2>", *parts_of(report.preparation)]
     return page(f"{name} quantized", f"{name}, quantized", parts, STYLE)
+
+
+def _repairs(report: QuantizationReport) -> list[str]:
+    if not report.repairs:
+        return []
+    rows = [(one.form, one.repair, _errors(one.before), _errors(one.after), one.verdict)
+            for one in report.repairs]  # fmt: skip
+    header = ("form", "repair", "largest error before", "after", "verdict")
+    return ["<h2>Repairs of accuracy</h2>", table(header, rows)]
+
+
+def _errors(errors: Errors | None) -> str:
+    return "-" if errors is None else f"{errors.error:.2%}"
 
 
 def _nodes(report: QuantizationReport) -> list[str]:
@@ -85,34 +96,31 @@ def _nodes(report: QuantizationReport) -> list[str]:
     return parts
 
 
-def weights_page(report: WeightReport, regions: Sequence[Region] = ()) -> str:
+def weights_page(report: WeightReport, result: Anatomy | None = None) -> str:
     """The page of weight-only quantization as HTML."""
-    name = report.source or "a model in memory"
+    name = model_name(report.source)
     parts = [
         facts(
             [
-                (
-                    "weights",
-                    f"{megabytes(report.bytes_before)} to {megabytes(report.bytes_after)}",
-                ),
                 ("quantized", f"{len(report.weights)} weights"),
                 ("left alone", f"{len(report.refusals)}"),
             ]
-        )
+        ),
+        "<h2>Before and after</h2>",
+        changes([("bytes of weights", report.bytes_before, report.bytes_after)]),
     ]
-    if regions:
-        parts += ["<h2>Precision along the graph</h2>", strip(regions)]
     ranked = sorted(report.weights, key=lambda one: -(one.relative_error or 0.0))[:_SHOWN]
     errors = [(w.name, w.relative_error or 0.0, f"{w.relative_error or 0:.2%}") for w in ranked]
     if errors:
         parts += ["<h2>Error of the weights</h2>", bars(errors, "relative error")]
+    parts += [] if result is None else result.parts()
     largest = sorted(report.weights, key=lambda one: -one.bytes_before)[:_SHOWN]
     rows = [
         (w.name, w.bits, w.block_size, w.algorithm, w.bytes_before, w.bytes_after) for w in largest
     ]
     if rows:
         header = ("weight", "bits", "block", "algorithm", "bytes before", "bytes after")
-        parts += ["<h2>Largest weights</h2>", table(header, rows)]
+        parts += ["<h2>How they are stored</h2>", table(header, rows)]
     if report.refusals:
         left = Counter(refusal.reason for refusal in report.refusals)
         reasons = [(count, reason) for reason, count in left.items()]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnxopt.cli.pages.parts import STYLE, bars, facts, notes
+from onnxopt.cli.pages.parts import STYLE, facts, model_name, notes
+from onnxopt.cli.pages.plots import bars
 from onnxopt.runtime.page import page
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ def recover_page(report: RecoveryReport) -> str:
     Args:
         report: The record of the run.
     """
-    name = report.source or "a model in memory"
+    name = model_name(report.source)
     kept = f"epoch {report.chosen}" if report.chosen else "none was better"
     pairs = [
         ("error before", f"{report.before:.3%}"),
