@@ -124,14 +124,20 @@ def signatures_of(imports: Iterable[OperatorSetIdProto]) -> Signatures:
     """The operators of the version that a model or a function imports.
 
     Raises:
-        InvalidModelError: It imports a version that is none.
+        InvalidModelError: It imports a version that is none, or two of one domain.
     """
+    found: dict[str, int] = {}
     for entry in imports:
         if not 0 < entry.version <= _LARGEST_VERSION:
             of = repr(entry.domain) if entry.domain else "the standard operators"
             raise InvalidModelError(f"it imports version {entry.version} of {of}, which is none")
-    versions = [entry.version for entry in imports if entry.domain in ("", "ai.onnx")]
-    return Signatures(versions[0] if versions else 1)
+        domain = "" if entry.domain == "ai.onnx" else entry.domain
+        if found.setdefault(domain, entry.version) != entry.version:
+            of = repr(domain) if domain else "the standard operators"
+            raise InvalidModelError(
+                f"it imports two versions of {of}: {found[domain]} and {entry.version}"
+            )
+    return Signatures(found.get("", 1))
 
 
 def _number(kind: Any) -> int:

@@ -85,7 +85,7 @@ def test_optimization_is_a_page(model: Path, run: Run, tmp_path: Path) -> None:
     run("optimize", model, "--html", tmp_path / "page.html")
     text = _page(tmp_path / "page.html")
     assert "remove-identities" in text
-    assert '<td>nodes</td><td>4</td><td>3</td><td>-25.0%</td>' in text
+    assert "<td>nodes</td><td>4</td><td>3</td><td>-25.0%</td>" in text
     assert str(tmp_path) not in text
     assert "float32: 3 nodes" in text
     assert "passed" in text

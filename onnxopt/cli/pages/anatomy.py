@@ -8,6 +8,7 @@ from html import escape
 
 from onnxopt.cli.pages.parts import megabytes, table
 from onnxopt.cli.pages.plots import bars
+from onnxopt.graph.inference import infer_model
 from onnxopt.graph.loading import load_model
 from onnxopt.graph.precision_regions import Region, precision_regions
 from onnxopt.graph.tensors import all_tensors
@@ -60,6 +61,7 @@ def read_anatomy(path: str) -> Anatomy:
     if not path:
         return Anatomy()
     model = load_model(path)
+    infer_model(model)  # files need not say of what type their values are
     sizes = {tensor.name or "a constant": tensor.nbytes for tensor in all_tensors(model)}
     largest = sorted(sizes.items(), key=lambda item: -item[1])[:_WEIGHTS_SHOWN]
     return Anatomy(tuple(precision_regions(model.graph)), tuple(largest))
