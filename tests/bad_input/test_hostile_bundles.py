@@ -1,9 +1,10 @@
-"""Hostile bundles: whatever the record or the archive says, `verify` ends in one line or a verdict."""
+"""Hostile bundles: whatever record or archive say, `verify` ends in a line or a verdict."""
 
 from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -73,7 +74,7 @@ def _check(folder: Path) -> None:
 def test_entry_of_any_type_ends_in_a_line_or_a_verdict(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: Any
 ) -> None:
-    """Each entry of the record in turn, with seals that fit it, as who deceives would write them."""
+    """Each entry of the record in turn, with the seals that who deceives would write."""
     monkeypatch.setattr(verifying, "_samples", lambda root: Check("samples", "passed"))
     folder = Path(shutil.copytree(made, tmp_path / "b"))
     record = json.loads((made / "bundle.json").read_text())
@@ -97,7 +98,7 @@ _RECORDS = {
     "name of a megabyte": '{"format": 1, "files": {"' + "a" * 1_000_000 + '": {}}}',
     "name that leads outside": '{"format": 1, "model": "m", "files": {"../m": {}, "m": {}}}',
     "name of a device": '{"format": 1, "model": "/dev/zero", "files": {"/dev/zero": {}}}',
-    "hundred thousand files": json.dumps({"format": 1, "files": dict.fromkeys(map(str, range(10**5)))}),
+    "hundred thousand files": json.dumps({"format": 1, "files": {str(n): 0 for n in range(10**5)}}),
 }  # fmt: skip
 
 
@@ -115,8 +116,6 @@ def _link(path: Path) -> None:
 
 
 def _pipe(path: Path) -> None:
-    import os
-
     path.unlink()
     os.mkfifo(path)
 
@@ -156,9 +155,8 @@ def test_archive_ends_in_a_line(made: Path, tmp_path: Path, kind: str) -> None:
     if kind == "cut":
         path.write_bytes(data[: len(data) // 2])
     if kind == "encrypted":
-        path.write_bytes(
-            data.replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01")
-        )
+        entry = b"PK\x01\x02\x14\x03\x14\x00"
+        path.write_bytes(data.replace(entry + b"\x00", entry + b"\x01"))
     result = CliRunner().invoke(cli, ["verify", str(path)])
     assert isinstance(result.exception, (OnnxOptError, SystemExit)), repr(result.exception)
     assert result.exit_code != 0

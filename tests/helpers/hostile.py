@@ -388,6 +388,13 @@ def opset_of_the_far_future(folder: Path) -> Path:
 
 
 @case
+def two_versions_of_one_domain(folder: Path) -> Path:
+    model = make_model()
+    model.opset_import.append(helper.make_opsetid("ai.onnx", 1))
+    return _save(folder, model)
+
+
+@case
 def opset_negative(folder: Path) -> Path:
     model = make_model()
     model.opset_import[0].version = -5
