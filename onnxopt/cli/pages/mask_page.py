@@ -5,7 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from onnxopt.cli.pages.parts import STYLE, bars, facts, interval, megabytes, notes, table
+from onnxopt.cli.pages.parts import STYLE, facts, megabytes, model_name, notes, table
+from onnxopt.cli.pages.plots import bars, interval
 from onnxopt.pruning.mask_report import NO_FASTER
 from onnxopt.runtime.page import page
 
@@ -19,7 +20,7 @@ def mask_page(report: MaskReport) -> str:
     Args:
         report: The record of the run.
     """
-    name = report.source or "a model in memory"
+    name = model_name(report.source)
     before, after = report.compressed
     pairs = [
         ("pattern", report.pattern),

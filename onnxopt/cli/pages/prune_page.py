@@ -13,7 +13,7 @@ from onnxopt.cli.pages.plots import bars, interval
 from onnxopt.runtime.page import page
 
 if TYPE_CHECKING:
-    from onnxopt.pruning.report import GroupEntry, PruningReport
+    from onnxopt.pruning.report import BlockEntry, GroupEntry, PruningReport
     from onnxopt.runtime.deviation import Deviation
 
 # A bar has at most so many cells; each holds the mean of its units.
@@ -59,6 +59,7 @@ def prune_page(report: PruningReport, result: Anatomy | None = None) -> str:
     if speed is not None:
         caption = "times as fast as the model that was given"
         parts += ["<h2>Speed</h2>", interval(speed.to_dict(), caption)]
+    parts += _blocks(report)
     parts += [
         "<h2>Groups in the order of the graph</h2>",
         '<p class="soft">Units in the order in which they go; stronger colours cost more '
@@ -77,6 +78,21 @@ def prune_page(report: PruningReport, result: Anatomy | None = None) -> str:
 
 def _error(found: Deviation | None) -> str:
     return "not measured" if found is None else found.broken or f"{found.rms:.2%}"
+
+
+def _blocks(report: PruningReport) -> list[str]:
+    if not report.blocks:
+        return []
+    rows = [
+        (one.name, one.kind, f"{one.parameters:,}", f"{one.cost:.2%}", _state(one))
+        for one in report.blocks
+    ]
+    header = ("first node", "kind", "parameters", "missing without it", "state")
+    return ["<h2>Blocks</h2>", table(header, rows)]
+
+
+def _state(block: BlockEntry) -> str:
+    return "removed" if block.removed else block.reason or "kept"
 
 
 def _repairs(report: PruningReport) -> list[str]:
