@@ -51,12 +51,12 @@ _SHARE = click.FloatRange(0, 1, min_open=True)
 )
 @click.option(
     "--importance",
-    type=click.Choice(["auto", "l1", "l2", "random", "activation", "hessian"]),
+    type=click.Choice(["auto", "l1", "l2", "random", "activation", "hessian", "taylor"]),
     default="auto",
     show_default=True,
     help="How units are ranked. l1, l2: magnitude of their weights. activation: what consumers "
-    "lose. hessian: what they lose after the best repair. auto: hessian with --calibration, "
-    "else l2.",
+    "lose. hessian: what they lose after the best repair. taylor: what the outputs lose, by "
+    "gradients (needs PyTorch). auto: hessian with --calibration, else l2.",
 )
 @calibration_options
 @click.option(

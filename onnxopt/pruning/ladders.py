@@ -7,7 +7,7 @@ groups can be ranked together. They never fall along the order: a unit goes afte
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -28,7 +28,8 @@ from onnxopt.passes.pruning.importance import (
 )
 from onnxopt.runtime.probing import Probe, chunks
 
-Measure = Literal["l1", "l2", "random", "activation", "hessian"]
+# The inverse of moments over more features than this takes too long.
+MOST_FEATURES = 8192
 # Rows wanted of each activation, in all: at least so many, and so many for each of its columns.
 _FEWEST_ROWS, _ROWS_PER_COLUMN = 8192, 8
 
@@ -55,7 +56,7 @@ def weight_ladder(group: PruningGroup, measure: Literal["l1", "l2", "random"], s
     scores = score_units(group, measure, seed)
     shares = np.square(scores) if measure == "l2" else scores
     order = np.argsort(scores, kind="stable")
-    return Ladder(group, order, _rising(shares[order] / max(shares.sum(), 1e-30)), measure)
+    return Ladder(group, order, rising(shares[order] / max(shares.sum(), 1e-30)), measure)
 
 
 def activation_ladders(
@@ -75,25 +76,34 @@ def activation_ladders(
         measure: "activation" or "hessian".
         data: What to run on.
         samples: Indexes of the input sets to use.
-        max_memory: Bytes for moments.
+        max_memory: Bytes for moments. A group that needs more, or has more than `MOST_FEATURES`, is
+            ranked by activation.
     """
     readers: dict[str, list[LinearMap]] = {}
     for site in linear_maps(model):
         readers.setdefault(site.weight.name or "", []).append(site)
     wanted = {index: _consumers(group, readers) for index, group in enumerate(groups)}
     probe = Probe(model)
-    computed = {
-        str(index): [site.source.name or "" for site, _ in sites] for index, sites in wanted.items()
+    full = {index: 24 * sum(len(units) ** 2 for _, units in s) for index, s in wanted.items()}
+    whole = {
+        index
+        for index, sites in wanted.items()
+        if measure == "hessian"
+        and full[index] <= max_memory
+        and all(len(units) <= MOST_FEATURES for _, units in sites)
     }
     needs = {
-        str(index): sum(24 * len(units) ** 2 for _, units in sites)
+        str(index): full[index] if index in whole else 24 * sum(len(units) for _, units in sites)
         for index, sites in wanted.items()
     }
     found = []
-    for part in chunks(list(computed), needs, max_memory):
-        names = {name for index in part for name in computed[index]}
-        moments = _moments(probe, wanted, [int(i) for i in part], names, data, samples)
-        found += [_ladder(groups[int(i)], wanted[int(i)], moments, measure) for i in part]
+    for part in chunks(list(needs), needs, max_memory):
+        indices = [int(index) for index in part]
+        moments = _moments(probe, {i: wanted[i] for i in indices}, whole, data, samples)
+        found += [
+            _ladder(groups[i], wanted[i], moments, measure if i in whole else "activation")
+            for i in indices
+        ]
     return found
 
 
@@ -112,37 +122,41 @@ def _consumers(group: PruningGroup, readers: Mapping[str, Sequence[LinearMap]]) 
 
 
 class _Sum:
-    """Second moments in float64, of rows relative to the first ones' mean."""
+    """Second moments in float64, of rows relative to the first ones' mean; whole or diagonal."""
 
-    def __init__(self, rows: np.ndarray) -> None:
+    def __init__(self, rows: np.ndarray, *, whole: bool) -> None:
         self._shift = rows.mean(0, dtype=np.float32)
-        self._square = np.zeros((rows.shape[1], rows.shape[1]))
+        self._square = np.zeros((rows.shape[1],) * (2 if whole else 1))
         self._sum = np.zeros(rows.shape[1])
         self._count = 0
 
     def add(self, rows: np.ndarray) -> None:
         rows = rows - self._shift
-        self._square += rows.T @ rows
+        is_whole = self._square.ndim == 2
+        self._square += rows.T @ rows if is_whole else np.square(rows).sum(0, np.float64)
         self._sum += rows.sum(0, np.float64)
         self._count += len(rows)
 
     def moments(self, *, centered: bool) -> np.ndarray:
         """About the mean where a bias can make up for that, else about zero."""
         mean = self._sum / self._count
-        about_mean = self._square / self._count - np.outer(mean, mean)
+        product = np.outer if self._square.ndim == 2 else np.multiply
+        about_mean: np.ndarray = self._square / self._count - product(mean, mean)
         mean = mean + self._shift
-        return about_mean if centered else about_mean + np.outer(mean, mean)
+        return about_mean if centered else about_mean + product(mean, mean)
 
 
 def _moments(
     probe: Probe,
     wanted: Mapping[int, _Sites],
-    part: Sequence[int],
-    names: set[str],
+    whole: Collection[int],
     data: CalibrationData,
     samples: Sequence[int],
 ) -> dict[str, _Sum]:
-    axes = {s.source.name or "": s.output_axis for index in part for s, _ in wanted[index]}
+    """Of the inputs of the sites, by name; diagonal where no group needs more."""
+    axes = {s.source.name or "": s.output_axis for sites in wanted.values() for s, _ in sites}
+    in_full = {s.source.name or "" for i, sites in wanted.items() if i in whole for s, _ in sites}
+    names = list(axes)
     sums: dict[str, _Sum] = {}
     computed = [name for name in names if name in probe.values]
     for index, one, values in run_samples(probe, computed, data, samples):
@@ -158,7 +172,7 @@ def _moments(
                     f"({one.description})"
                 )
             if name not in sums:
-                sums[name] = _Sum(rows)
+                sums[name] = _Sum(rows, whole=name in in_full)
             sums[name].add(rows)
     return sums
 
@@ -178,12 +192,13 @@ def _ladder(
         inputs.append(ConsumerInput(found, weight, units))
     if measure == "hessian":
         order, costs = removal_order(inputs, len(group))
-        return Ladder(group, order, _rising(costs), measure)
+        return Ladder(group, order, rising(costs), measure)
     scores = lost_energy(inputs, len(group))
     order = np.argsort(scores, kind="stable")
-    return Ladder(group, order, _rising(scores[order]), measure)
+    return Ladder(group, order, rising(scores[order]), measure)
 
 
-def _rising(costs: Scores) -> Scores:
-    rising: Scores = np.maximum.accumulate(costs)
-    return rising
+def rising(costs: Scores) -> Scores:
+    """Costs that never fall along an order."""
+    found: Scores = np.maximum.accumulate(costs)
+    return found

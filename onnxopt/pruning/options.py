@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.targets import Target
 
-Importance = Literal["auto", "l1", "l2", "random", "activation", "hessian"]
+Importance = Literal["auto", "l1", "l2", "random", "activation", "hessian", "taylor"]
 Scope = Literal["layer", "global"]
 Kind = Literal["channel", "head", "neuron", "feature", "block", "layer"]
 # Kinds that go whole.
@@ -85,6 +85,11 @@ class PruneOptions:
         whole = [kind for kind in self.kinds if kind in WHOLE]
         if len(whole) > 1:
             raise InvalidInputError("kinds are block or layer, not both: layers are made of blocks")
+        if whole and self.importance == "taylor":
+            raise InvalidInputError(
+                "blocks are ranked by what they add, which taylor does not measure units by: take "
+                "importance hessian or activation"
+            )
         if whole and len(self.kinds) > 1 and self.sparsity is not None and self.scope == "global":
             raise InvalidInputError(
                 f"a sparsity over all counts units, and a {whole[0]} is none: take scope layer, or "

@@ -25,10 +25,11 @@ from onnxopt.pruning.blocks import (
 from onnxopt.pruning.candidates import Candidate, apply, size_of
 from onnxopt.pruning.entries import block_entries, group_entries
 from onnxopt.pruning.gains import byte_gain, curve_gain, flop_gain, unit_gain
-from onnxopt.pruning.ladders import Ladder, activation_ladders, weight_ladder
+from onnxopt.pruning.ladders import MOST_FEATURES, Ladder, activation_ladders, weight_ladder
 from onnxopt.pruning.latency_table import Curve, latency_table
 from onnxopt.pruning.options import WHOLE, PruneOptions
 from onnxopt.pruning.report import PruningReport
+from onnxopt.pruning.taylor import taylor_ladders
 from onnxopt.runtime.deviation import Reference
 from onnxopt.runtime.speed import measure_speed
 
@@ -167,15 +168,23 @@ class Planner:
         measure = options.importance
         if measure == "auto":
             measure = "l2" if data.synthesized else "hessian"
-        if measure == "activation" or measure == "hessian":
+        if measure == "activation" or measure == "hessian" or measure == "taylor":
             if data.synthesized:
                 raise InvalidInputError(
                     f"importance {measure} needs data: --calibration DATA, or l1, l2 or random"
                 )
             self._report.samples = len(self._samples)
+            if measure == "taylor":
+                return taylor_ladders(self._model, chosen, data, self._samples, options.seed)
             ladders = activation_ladders(
                 self._model, chosen, measure, data, self._samples, max_memory=self._max_memory
             )
+            other = sum(ladder.measure == "activation" != measure for ladder in ladders)
+            if other:
+                self._report.notes.append(
+                    f"activation ranks {other} groups: for hessian they have too many features "
+                    f"(over {MOST_FEATURES:,}, or moments that take more than --max-memory)"
+                )
             return weighted(self._model, ladders, data, self._samples, max_memory=self._max_memory)
         return [weight_ladder(group, measure, options.seed) for group in chosen]
 

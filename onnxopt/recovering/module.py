@@ -123,6 +123,10 @@ class GraphModule(nn.Module):
             return torch.clamp(round_through(found), limits.min, limits.max)
         return self._constants[name]
 
+    def weights(self) -> dict[str, nn.Parameter]:
+        """What trains, by the name of the initializer."""
+        return {name: getattr(self, key) for name, key in self._names.items()}
+
     def write_back(self, model: ir.Model) -> None:
         """Puts the trained weights into a model with the same initializers, in their types."""
         for name, key in self._names.items():
