@@ -1,4 +1,4 @@
-"""The inputs that forms are measured on, and the float model's outputs for them."""
+"""How much of the data a budget of seconds allows for, and the float model's outputs for it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,42 @@ from onnxopt.runtime.library import CannotRunError
 
 # What one run over all of them may take of the budget, and how many are measured on in any case.
 _SHARE, _FEWEST = 0.04, 4
+# The same of calibration; observing values takes a few times as long as running.
+_CALIBRATION_SHARE, _OBSERVING = 0.25, 4
+_FEWEST_CALIBRATED = 8
 # The largest error of fewer says little about what comes later.
 _ENOUGH = 16
+
+
+def affordable(
+    model: ir.Model,
+    data: CalibrationData,
+    indexes: Sequence[int],
+    options: QuantizeOptions,
+    notes: list[str],
+) -> Sequence[int]:
+    """As many of the input sets as calibration and repairs have time for.
+
+    Args:
+        model: The float model.
+        data: All of the data.
+        indexes: The sets to calibrate on.
+        options: The budget.
+        notes: Told what was left out.
+    """
+    if len(indexes) <= _FEWEST_CALIBRATED:
+        return indexes
+    try:
+        first = Reference(model, [data[indexes[0]]], options.target.execution_providers)
+    except CannotRunError:
+        return indexes  # calibration says which sample it is
+    seconds = options.budget * _CALIBRATION_SHARE
+    most = max(_FEWEST_CALIBRATED, int(seconds / max(first.seconds * _OBSERVING, 1e-9)))
+    if most >= len(indexes):
+        return indexes
+    notes.append(f"runs take long: calibrated on {most} of {len(indexes)} samples (--budget)")
+    step = len(indexes) / most
+    return [indexes[int(number * step)] for number in range(most)]
 
 
 def open_reference(

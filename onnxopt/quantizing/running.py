@@ -26,7 +26,7 @@ from onnxopt.graph.saving import check_target, save_model
 from onnxopt.quantizing.allowing import allowances
 from onnxopt.quantizing.entries import count_quantized, node_entries
 from onnxopt.quantizing.forms import forms, observed_names
-from onnxopt.quantizing.measuring import open_reference
+from onnxopt.quantizing.measuring import affordable, open_reference
 from onnxopt.quantizing.metrics import Metric, Score, open_metric
 from onnxopt.quantizing.options import QuantizeOptions, split_names
 from onnxopt.quantizing.preparing import Prepared, prepare
@@ -200,6 +200,9 @@ class _Job:
                 )
             return None
         with timed(self._report.seconds, "calibrate"):
+            self._calibrating = affordable(
+                model, self._data, self._calibrating, options, self._report.notes
+            )
             names = observed_names(model, products=options.tries_products)
             table = collect(
                 model, names, self._data, samples=self._calibrating, max_memory=max_memory
