@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 
 import onnx_ir as ir
@@ -40,6 +41,9 @@ class Bases:
         data: What it was calibrated on.
         samples: Indexes of the input sets for calibration.
         max_memory: Bytes for activations, beyond the model itself.
+
+    Attributes:
+        end: When a repair that is not done has to stop, as `time.perf_counter` counts.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Bases:
         self._model, self._options, self._table = model, options, table
         self._data, self._samples, self._memory = data, samples, max_memory
         self._of = functools.lru_cache(_KEPT)(self._build)
+        self.end = math.inf
 
     @property
     def possible(self) -> bool:
@@ -89,6 +94,7 @@ class Bases:
             encoding=self._weights(unsigned),
             per_channel=self._options.per_channel,
             max_memory=self._memory,
+            end=self.end,
         )
         return dataclasses.replace(before, roundings=roundings) if roundings else None
 
@@ -106,6 +112,7 @@ class Bases:
                 per_channel=self._options.per_channel,
                 max_memory=self._memory,
                 insert=repair == "insert",
+                end=self.end,
             )
             result = SmoothActivations(scales=scales, insert=repair == "insert")(model)
         if not result.modified:

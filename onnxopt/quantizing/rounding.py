@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,6 +33,7 @@ def solve_roundings(
     encoding: Encoding,
     per_channel: bool,
     max_memory: int,
+    end: float = math.inf,
 ) -> Roundings:
     """Integers of the weights of Conv, Gemm and MatMul, where they beat the nearest ones.
 
@@ -44,6 +47,7 @@ def solve_roundings(
         encoding: The integers of weights, symmetric.
         per_channel: A scale for each output channel of a weight.
         max_memory: Bytes for activations, beyond the model itself.
+        end: When to stop, as `time.perf_counter` counts; weights left keep their nearest integers.
     """
     probe = Probe(model)
     products = [
@@ -53,6 +57,8 @@ def solve_roundings(
     ]
     found: dict[str, RoundedWeight] = {}
     for product, rows in product_rows(probe, products, data, samples, max_memory=max_memory):
+        if time.perf_counter() > end:
+            break
         axis = product.channel_axis if per_channel else None
         solved = _solve(product, rows, encoding, axis)
         if solved is not None:

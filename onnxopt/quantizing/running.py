@@ -176,7 +176,8 @@ class _Job:
         self._reference: Reference | None = None
         self._report, self._exclude, self._end = report, exclude, end
         held_out = data.split(len(data), share=2) if options.judged else data.split(HELD_OUT)
-        self._calibrating, self.measuring = held_out
+        self._calibrating: Sequence[int] = held_out[0]
+        self.measuring = held_out[1]
         report.notes += overlap_notes(data, *held_out, "calibrated")
 
     def table(

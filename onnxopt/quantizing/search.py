@@ -5,9 +5,9 @@
 2. Each is timed against the float model, briefly. On CPUs whose int8 kernels saturate, forms over
    the budget of error are tried with uint8 weights as well, and static forms that are not faster
    with fewer nodes.
-3. From the fastest on, those within the budget first: it gets accuracy repairs, each of which is
-   kept only if it lowers the error. One over the budget gets nodes back in float until it is
-   within, first those that lose most for the least work.
+3. From the fastest on: one over the budget gets nodes back in float until it is within, first
+   those that lose most for the least work. Each gets accuracy repairs, as far as time allows, which
+   are kept only if they lower the error; then fewer nodes may have to stay in float.
 4. What could be the result is timed long enough to prove that it is faster.
 """
 
@@ -120,8 +120,7 @@ class Search:
 
     def _fastest(self, forms: Collection[Tried], chosen: Tried | None, end: float) -> Tried | None:
         """The fastest within the budget, of these forms and the one chosen before."""
-        waiting = sorted(forms, key=lambda one: (not self.is_within(one), -one.speed))
-        for one in waiting:
+        for one in sorted(forms, key=lambda one: -one.speed):
             if one.deviation is None or one.ratio is None:
                 continue
             if chosen is not None and one.speed <= chosen.speed:
@@ -236,6 +235,7 @@ class Search:
 
     def _improved(self, one: Tried, until: float) -> Tried:
         """The form with the repairs that help it."""
+        self._bases.end = until
         better = self.improving.improve(one, until)
         self.tried[self.tried.index(one)] = better
         return better

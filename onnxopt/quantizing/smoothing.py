@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,6 +39,7 @@ def search_scales(
     per_channel: bool,
     max_memory: int,
     insert: bool = False,
+    end: float = math.inf,
 ) -> ChannelScales:
     """Scales for values of the main graph, where they make the products that read them better.
 
@@ -55,6 +58,7 @@ def search_scales(
         per_channel: A scale for each output channel of a weight.
         max_memory: Bytes for activations, beyond the model itself.
         insert: For values that need a Mul for it instead, if they gain much.
+        end: When to stop, as `time.perf_counter` counts; the values left keep their size.
     """
     probe = Probe(model)
     links = find_links(probe.model.graph, insert=insert)[0]
@@ -64,6 +68,8 @@ def search_scales(
     searches: dict[ir.Value, _Search] = {}
     found: dict[str, NDArray[np.float32]] = {}
     for product, rows in product_rows(probe, products, data, samples, max_memory=max_memory):
+        if time.perf_counter() > end:
+            break
         link = of[product.node]
         search = searches.setdefault(link.value, _Search(link, activations, weights, per_channel))
         search.add(product, rows)

@@ -11,12 +11,14 @@ import pytest
 from click.testing import CliRunner
 
 import onnxopt
+from onnxopt.calibration.data import open_data
 from onnxopt.cli.group import cli
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.quantization import Encoding
 from onnxopt.passes.quantization.saturation import LARGEST_PAIR, largest_pairs
 from onnxopt.quantizing.options import AUTO_REPAIRS, QuantizeOptions
 from onnxopt.quantizing.rounding import solve_roundings
+from onnxopt.quantizing.smoothing import search_scales
 from onnxopt.runtime.ratio import Ratio
 from onnxopt.runtime.session import open_session
 
@@ -250,3 +252,23 @@ def test_a_metric_that_scatters_proves_nothing(spread: float, passes: bool) -> N
     result = quantized("none", metric=score, max_error=None, correct_bias=False)
     assert result.report.is_quantized is passes
     assert result.report.float_score == 1.0
+
+
+def test_repairs_stop_when_time_is_up() -> None:
+    model = network()
+    given = open_data(data(), model)
+    encoding = Encoding("int8", True)
+    options: dict[str, Any] = {"per_channel": True, "max_memory": 1 << 28}
+    for end, found in ((float("inf"), True), (0.0, False)):
+        roundings = solve_roundings(model, given, [0, 1], encoding=encoding, end=end, **options)
+        assert bool(roundings) is found
+        scales = search_scales(
+            model,
+            given,
+            [0, 1],
+            activations=Encoding("uint8"),
+            weights=encoding,
+            end=end,
+            **options,
+        )
+        assert bool(scales) is found
