@@ -196,7 +196,11 @@ class _Checker:
                         f"node {describe(node)} of {scope.where} uses {_text(name)!r}, which "
                         "nothing defines"
                     )
+            given = set()
             for attribute in node.attribute:
+                if attribute.name in given:  # of two graphs, one would be nobody's
+                    raise InvalidModelError(f"{_attribute_of(attribute, node)} is there twice")
+                given.add(attribute.name)
                 for subgraph in self._attribute(attribute, node):
                     yield subgraph, scope
             if domain in ("", "ai.onnx"):

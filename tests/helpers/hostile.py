@@ -388,6 +388,13 @@ def opset_of_the_far_future(folder: Path) -> Path:
 
 
 @case
+def attribute_twice(folder: Path) -> Path:
+    node = helper.make_node("LeakyRelu", ["x"], ["y"], alpha=0.5)
+    node.attribute.append(helper.make_attribute("alpha", 0.1))
+    return _save(folder, make_model([node]))
+
+
+@case
 def two_versions_of_one_domain(folder: Path) -> Path:
     model = make_model()
     model.opset_import.append(helper.make_opsetid("ai.onnx", 1))
