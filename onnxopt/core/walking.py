@@ -10,13 +10,13 @@ import onnx_ir as ir
 _GRAPH_TYPES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 # The only operators of the default domain that have graphs as attributes, in any opset. Asking the
 # name first spares a look into the attributes of every node, dozens of times a run.
-_WITH_SUBGRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+WITH_SUBGRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 
 def subgraphs_of(node: ir.Node) -> list[ir.Graph]:
     """The graphs that a control-flow node holds in its attributes."""
     found: list[ir.Graph] = []
-    if node.op_type not in _WITH_SUBGRAPHS and not node.domain:
+    if node.op_type not in WITH_SUBGRAPHS and not node.domain:
         return found
     for attribute in node.attributes.values():
         if attribute.type in _GRAPH_TYPES and not attribute.is_ref():
@@ -57,7 +57,7 @@ def graph_tree(root: ir.Graph) -> Iterator[ir.Graph]:
         yield graph
         inner: list[ir.Graph] = []
         for node in graph:
-            if node.op_type in _WITH_SUBGRAPHS or node.domain:
+            if node.op_type in WITH_SUBGRAPHS or node.domain:
                 inner += subgraphs_of(node)
         pending.extend(reversed(inner))
 

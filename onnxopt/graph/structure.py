@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from onnxopt.core.errors import InvalidModelError
+from onnxopt.core.walking import WITH_SUBGRAPHS
 from onnxopt.graph.function_calls import check_calls
 from onnxopt.graph.scopes import Scope, define, outputs_of, require_text, resolve
 from onnxopt.graph.signatures import Signatures, signatures_of
@@ -202,6 +203,11 @@ class _Checker:
                     raise InvalidModelError(f"{_attribute_of(attribute, node)} is there twice")
                 given.add(attribute.name)
                 for subgraph in self._attribute(attribute, node):
+                    if op_type not in WITH_SUBGRAPHS and domain in ("", "ai.onnx"):
+                        raise InvalidModelError(
+                            f"{_attribute_of(attribute, node)} is a graph, which no standard "
+                            "operator of that name has"
+                        )
                     yield subgraph, scope
             if domain in ("", "ai.onnx"):
                 self._signatures.check(node, scope.where)

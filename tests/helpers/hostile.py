@@ -395,6 +395,13 @@ def attribute_twice(folder: Path) -> Path:
 
 
 @case
+def graph_in_an_operator_without(folder: Path) -> Path:
+    body = helper.make_graph([helper.make_node("Relu", ["x"], ["r"])], "g", [], [
+        helper.make_tensor_value_info("r", FLOAT, None)])  # fmt: skip
+    return _save(folder, make_model([helper.make_node("Relu", ["x"], ["y"], extra=body)]))
+
+
+@case
 def two_versions_of_one_domain(folder: Path) -> Path:
     model = make_model()
     model.opset_import.append(helper.make_opsetid("ai.onnx", 1))
