@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from importlib.metadata import PackageNotFoundError, version
 
-from onnxopt.core.errors import MissingDependencyError
+from onnxopt.core.errors import InvalidInputError, MissingDependencyError
 
 _ADVICE = "pip install 'onnxopt[export]'"
 _PACKAGES = (
@@ -27,8 +27,14 @@ def require_packages(kind: str, exporter: str) -> None:
         exporter: The exporter that was asked for.
 
     Raises:
+        InvalidInputError: The exporter cannot export such a source at all.
         MissingDependencyError: It is not installed; the message names the extra.
     """
+    if exporter == "optimum" and kind not in ("folder", "hub"):
+        raise InvalidInputError(
+            f"optimum exports Hugging Face models only, and this is a {kind}: give --exporter "
+            "dynamo or torchscript, or leave it out"
+        )
     _require("torch", "to export models")
     if kind in ("folder", "hub"):
         _require("transformers", "to read Hugging Face models")

@@ -23,7 +23,7 @@ from onnxopt.runtime.probing import chunks
 from onnxopt.runtime.regions import Region, described, find_region
 from onnxopt.runtime.relations import ROUNDED, broken, relation
 from onnxopt.runtime.replay import Own, excess, replay
-from onnxopt.runtime.rounding_causes import SATURATES, rounding_causes
+from onnxopt.runtime.rounding_causes import CLIPS, rounding_causes
 from onnxopt.runtime.session import Feeds
 
 # Arrays that are alive at a time for each value of a chunk: the original's, the other's or the
@@ -187,7 +187,7 @@ class Dissection:
             first, last = list(rounding_causes(region, values)), list[str]()
             infinite = broken(original, own.result)
             words = infinite or relation(original, own.result)
-            known = any(SATURATES in cause for cause in first)
+            known = any(CLIPS in cause for cause in first)
             if words and not words.startswith(ROUNDED) and not known:
                 (first if infinite else last).append(f"the result: {words}")
             self._causes[name] = first, last

@@ -1,4 +1,4 @@
-"""How one array came out of another, in words: scaled, transposed, shifted, saturated."""
+"""How one array came out of another, in words: scaled, transposed, shifted, clipped."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _reordered(a: Array, b: Array) -> str:
     return ""
 
 
-def _saturated(a: Array, b: Array) -> str:
+def _clipped(a: Array, b: Array) -> str:
     low, high = float(b.min()), float(b.max())
     cut = (a > high) | (a < low)
     share = float(cut.mean())
@@ -150,7 +150,7 @@ def _saturated(a: Array, b: Array) -> str:
     rounded = rest <= 0.01 * max(high - low, _CLOSE)
     if share < _MANY or not rounded or float(np.abs(a - b).max()) < 5 * rest:
         return ""
-    return f"saturated: {share:.1%} of the values are cut off at [{low:.4g}, {high:.4g}]"
+    return f"clipped: {share:.1%} of the values are cut off at [{low:.4g}, {high:.4g}]"
 
 
 def _scaled_slices(a: Array, b: Array) -> str:
@@ -184,7 +184,7 @@ _RULES: tuple[Callable[[Array, Array], str], ...] = (
     _offset,
     _moved_axes,
     _shifted,
-    _saturated,
+    _clipped,
     _few,
     _reordered,
     _scaled_slices,

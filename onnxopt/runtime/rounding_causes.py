@@ -13,7 +13,7 @@ from onnxopt.graph.values import constant
 from onnxopt.runtime.regions import Region, described
 
 # Less of the values outside of the range, or more of the range in use, is as it should be.
-SATURATES = "saturates:"
+CLIPS = "clips:"
 _MANY_OUTSIDE = 1e-3
 _LITTLE_USED = 0.25
 # Steps that lose less than this are not worth a line.
@@ -56,7 +56,7 @@ def _quantization(node: ir.Node, x: NDArray[Any]) -> Iterator[str]:
     lost = float(np.sqrt(np.mean(np.square(rounded - np.clip(x, low, high)))))
     if outside > _MANY_OUTSIDE:
         yield (
-            f"{described(node)} {SATURATES} {outside:.1%} of its values lie outside of "
+            f"{described(node)} {CLIPS} {outside:.1%} of its values lie outside of "
             f"[{low:.4g}, {high:.4g}]; they reach from {float(x.min()):.4g} to {float(x.max()):.4g}"
         )
     elif 0 <= used < _LITTLE_USED:

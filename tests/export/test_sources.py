@@ -114,3 +114,9 @@ def test_package_is_called_as_the_function_that_it_is_named_after() -> None:
 
     with pytest.raises(InvalidInputError, match="does not exist"):
         onnxopt.export("./no", "o")
+
+
+@pytest.mark.parametrize("kind", ["function", "program"])
+def test_optimum_is_refused_when_the_source_is_not_of_hugging_face(kind: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"this is a {kind}"):
+        require_packages(kind, "optimum")

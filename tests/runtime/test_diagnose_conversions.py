@@ -101,7 +101,7 @@ def test_rounding_to_eight_bits_is_no_fault_and_its_steps_are_named() -> None:
     assert re.search(r"QuantizeLinear '\w+_Q': steps of [\d.]+ \(uint8\) lose", found.to_text())
 
 
-def test_saturation_is_named_at_the_node_that_saturates() -> None:
+def test_clipping_is_named_at_the_node_that_clips() -> None:
     original = _chain()
     ranges = _ranges(original)
     ranges["large"] *= 0.2
@@ -109,7 +109,7 @@ def test_saturation_is_named_at_the_node_that_saturates() -> None:
     assert found.exit_code == 3
     worst = found.findings[0]
     assert worst.point.node == "MatMul 'node_large'"
-    assert "QuantizeLinear 'large_Q' saturates" in worst.causes[0]
+    assert "QuantizeLinear 'large_Q' clips" in worst.causes[0]
     assert [finding.at_fault for finding in found.findings] == [True]
 
 
@@ -151,9 +151,7 @@ def test_converter_of_the_runtime_is_understood(tmp_path: Path) -> None:
     good, bad = (diagnose(CNN, path, inputs={"image": _images()[0]}) for path in (fine, cut))
     assert good.status == "within", good.to_text()
     assert bad.exit_code == 3
-    assert all("saturates" in " ".join(finding.causes) for finding in bad.findings[:3]), (
-        bad.to_text()
-    )
+    assert all("clips" in " ".join(finding.causes) for finding in bad.findings[:3]), bad.to_text()
 
 
 def _images() -> list[Any]:

@@ -235,7 +235,7 @@ FAULTS = [
         "quantized",
         _weight("scale", lambda s: s / 4),
         ("quantize", "dequantize"),
-        "saturates",
+        "clips",
     ),
     Fault(
         "transposed weight",

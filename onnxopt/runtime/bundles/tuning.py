@@ -88,7 +88,7 @@ def tune_session(
         base: The settings to start with; threads that are given stay.
         timer: Times two settings; by default in ONNX Runtime.
         changes: What to try, each as the fields of the settings that change; optimizers to disable
-            are added to those that are. By default what usually gains most comes first.
+            and options of the provider are added to those that are. By default what usually gains most comes first.
         limit: Seconds after which nothing more is tried.
     """
     time = timer or _timer(model, feeds)
@@ -121,7 +121,9 @@ def tune_session(
 
 def _changed(settings: SessionSettings, change: Mapping[str, Any]) -> SessionSettings:
     disabled = (*settings.disabled_optimizers, *change.get("disabled_optimizers", ()))
-    return dataclasses.replace(settings, **{**change, "disabled_optimizers": disabled})
+    options = {**settings.provider_options, **change.get("provider_options", {})}
+    added = {"disabled_optimizers": disabled, "provider_options": options}
+    return dataclasses.replace(settings, **{**change, **added})
 
 
 def _changes(base: SessionSettings) -> Iterator[dict[str, Any]]:

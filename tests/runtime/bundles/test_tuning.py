@@ -7,7 +7,7 @@ from pathlib import Path
 from onnxopt.runtime.bundles.tuning import tune_session
 from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.ratio import Ratio
-from onnxopt.runtime.session_settings import SessionSettings
+from onnxopt.runtime.session_settings import SessionSettings, settings_from
 
 _MODEL = Path("model.onnx")
 
@@ -40,6 +40,36 @@ def test_defaults_stay_when_the_final_timing_proves_nothing() -> None:
     assert found.settings == SessionSettings()
     assert found.gain is None
     assert "the defaults stay" in found.notes[0]
+
+
+def test_options_of_cuda_are_tried_on_cuda_and_nowhere_else() -> None:
+    """Which is all that is known of them here: nothing was measured on CUDA."""
+
+    def cost(settings: SessionSettings) -> float:
+        return 10.0 - 2.0 * (settings.provider_options.get("prefer_nhwc") == "1")
+
+    def timer(a: SessionSettings, b: SessionSettings, sessions: int, seconds: float) -> Ratio:
+        return _ratio(cost(a) / cost(b))
+
+    found = tune_session(_MODEL, {}, SessionSettings(provider="cuda"), timer=timer)
+    assert found.settings.provider_options == {"prefer_nhwc": "1"}
+    tried = " ".join(attempt.change for attempt in found.attempts)
+    assert "cudnn_conv_algo_search" in tried
+    assert settings_from(found.settings.to_dict(), "record") == found.settings
+    on_cpu = tune_session(_MODEL, {}, SessionSettings(), timer=timer)
+    assert "provider_options" not in " ".join(attempt.change for attempt in on_cpu.attempts)
+
+
+def test_options_of_one_provider_add_up() -> None:
+    def timer(a: SessionSettings, b: SessionSettings, sessions: int, seconds: float) -> Ratio:
+        return _ratio(1.5 if b.provider_options else 1.0)
+
+    base = SessionSettings(provider="cuda", threads=1)
+    found = tune_session(_MODEL, {}, base, timer=timer)
+    assert found.settings.provider_options == {
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "prefer_nhwc": "1",
+    }
 
 
 def test_change_is_noted_when_the_model_does_not_open_with_it() -> None:
