@@ -88,7 +88,8 @@ def tune_session(
         base: The settings to start with; threads that are given stay.
         timer: Times two settings; by default in ONNX Runtime.
         changes: What to try, each as the fields of the settings that change; optimizers to disable
-            and options of the provider are added to those that are. By default what usually gains most comes first.
+            and options of the provider are added to those that are there. By default what usually
+            gains most comes first.
         limit: Seconds after which nothing more is tried.
     """
     time = timer or _timer(model, feeds)
