@@ -85,6 +85,13 @@ if TYPE_CHECKING:
 )
 @bundle_options
 @click.option(
+    "--prune",
+    metavar="GOAL",
+    help="Remove channels, neurons and heads first, and re-fit what is left: flops=0.5, size=0.5, "
+    "latency=0.7 (what is kept) or sparsity=0.3 (what goes), with ,max-error=0.2 to bound what "
+    "that costs. `onnxopt prune` has all options.",
+)
+@click.option(
     "--quantize",
     type=click.Choice(["int8", "int4", "fp16", "bf16"]),
     help="int8: quantize the optimized model where that is faster and close enough. int4: store "
@@ -92,7 +99,9 @@ if TYPE_CHECKING:
     "all options.",
 )
 @click.option(
-    "--calibration", metavar="DATA", help="Data for --quantize, as `onnxopt quantize` takes it."
+    "--calibration",
+    metavar="DATA",
+    help="Data for --prune and --quantize, as `onnxopt quantize` takes it.",
 )
 @html_option
 @output_options
@@ -110,6 +119,7 @@ def command(
     guard_budget: float,
     parity_timeout: float,
     bundle: Path | None,
+    prune: str | None,
     quantize: Literal["int8", "int4", "fp16", "bf16"] | None,
     calibration: str | None,
     html: Path | None,
@@ -137,6 +147,7 @@ def command(
         "parity_timeout": parity_timeout,
         "external_data": external_data,
         "isolated": True,
+        "prune": prune,
         "quantize": quantize,
         "calibration": calibration,
     }

@@ -113,6 +113,12 @@ _SHARE = click.FloatRange(0, 1, min_open=True)
     "every four inputs. Compressed files become smaller; ONNX Runtime runs them no faster. "
     "--importance l1 and l2: magnitude; activation: as Wanda; hessian: as SparseGPT.",
 )
+@click.option(
+    "--max-error",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="X",
+    help="Write nothing if the error of an output (root mean square, relative) is larger.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="For --importance random.")
 @click.option(
     "--budget",

@@ -48,7 +48,9 @@ class ModelSize:
 
 
 class Part(Protocol):
-    """A report of something that `optimize` did besides."""
+    """A report of something that `optimize` did besides; `output` is the file that was written."""
+
+    output: str
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -75,6 +77,7 @@ class Report:
         guard: What the guard undid, and its cost; None if it was off.
         session: Session options to load the result with, as measured; None if not measured.
         placement: Nodes by device and copies between devices; None unless counted on CUDA.
+        pruning: What pruning did before all else; None if it was not asked for.
         quantization: What quantizing did; None if it was not asked for.
         notes: Sentences that the user should read (operators left alone, what was not run).
     """
@@ -90,6 +93,7 @@ class Report:
     guard: GuardRecord | None = None
     session: dict[str, Any] | None = None
     placement: dict[str, Any] | None = None
+    pruning: Part | None = None
     quantization: Part | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
 
@@ -158,6 +162,7 @@ class Report:
             "guard": None if self.guard is None else self.guard.to_dict(),
             "session": self.session,
             "placement": self.placement,
+            "pruning": None if self.pruning is None else self.pruning.to_dict(),
             "quantization": None if self.quantization is None else self.quantization.to_dict(),
             "notes": list(self.notes),
             "exit_code": self.exit_code,
@@ -169,7 +174,8 @@ class Report:
         Args:
             verbose: List every refusal with its nodes, and the passes that changed nothing.
         """
-        lines = [
+        lines = [] if self.pruning is None else [self.pruning.to_text(verbose=verbose), ""]
+        lines += [
             f"nodes    {self.before.nodes:>12,} -> {self.after.nodes:,}",
             f"weights  {_megabytes(self.before.weight_bytes):>12} -> "
             f"{_megabytes(self.after.weight_bytes)}",

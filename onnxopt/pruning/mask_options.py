@@ -26,6 +26,7 @@ class MaskOptions:
         repair: Let the weights that stay make up for what went (with "hessian").
         exclude: Globs of names of nodes whose weights stay as they are.
         seed: For "random".
+        max_error: The largest error of an output (root mean square, relative) that is accepted.
         target: Where the result will run.
     """
 
@@ -35,6 +36,7 @@ class MaskOptions:
     repair: bool = True
     exclude: tuple[str, ...] = ()
     seed: int = 0
+    max_error: float | None = None
     target: Target = dataclasses.field(default_factory=Target)
 
     def __post_init__(self) -> None:
@@ -45,6 +47,8 @@ class MaskOptions:
                 )
         if self.sparsity is None and self.pattern == "unstructured":
             raise InvalidInputError("an unstructured mask needs a sparsity (--sparsity 0.5)")
+        if self.max_error is not None and not self.max_error > 0:
+            raise InvalidInputError(f"the largest error is more than 0, not {self.max_error}")
         check_sparsity(self.share, self.pattern)
 
     @property

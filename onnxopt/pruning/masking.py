@@ -24,6 +24,7 @@ from onnxopt.optimizing import optimize
 from onnxopt.passes.pruning.masks import RULE, maskable, name_of
 from onnxopt.presets import after_pruning
 from onnxopt.pruning.compressing import compressed_rest
+from onnxopt.pruning.error_limit import require_error
 from onnxopt.pruning.input_moments import InputMoments, input_moments
 from onnxopt.pruning.mask_choosing import mask_weight
 from onnxopt.pruning.mask_options import MaskOptions
@@ -84,12 +85,14 @@ def mask_weights(
         target: Where the result will run (see `optimize`).
         external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
         observers: Told about the passes of the preparation, and weight by weight.
-        choices: Fields of `MaskOptions`: pattern, sparsity, importance, repair, exclude, seed.
+        choices: Fields of `MaskOptions`: pattern, sparsity, importance, repair, exclude, seed,
+            max_error.
 
     Returns:
         The masked model and the report.
 
     Raises:
+        ParityError: The error is over `max_error`.
         OnnxOptError: A model or data cannot be read, an option does not fit, the model is
             quantized, NaN is in a weight, or there is nothing to mask.
     """
@@ -143,6 +146,7 @@ def mask_weights(
             threads=options.target.threads,
             providers=providers,
         )
+    require_error(report.error, options.max_error, f"the {options.pattern} mask")
     if output is not None:
         verify = opens("the masked model", providers)
         with timed(report.seconds, "save"):

@@ -36,6 +36,7 @@ class PruneOptions:
         exclude: Globs of names of nodes whose weights keep their shapes.
         repair: Re-fit weights on the calibration data.
         seed: For "random".
+        max_error: The largest error of an output (root mean square, relative) that is accepted.
         target: Where the result will run.
         budget: About how many seconds measuring latencies may take.
     """
@@ -52,6 +53,7 @@ class PruneOptions:
     exclude: tuple[str, ...] = ()
     repair: bool = True
     seed: int = 0
+    max_error: float | None = None
     target: Target = dataclasses.field(default_factory=Target)
     budget: float = 180.0
 
@@ -97,6 +99,8 @@ class PruneOptions:
             )
         if self.multiple is not None and self.multiple < 1:
             raise InvalidInputError(f"multiple is at least 1, not {self.multiple}")
+        if self.max_error is not None and not self.max_error > 0:
+            raise InvalidInputError(f"the largest error is more than 0, not {self.max_error}")
         if not (self.budget > 0 and math.isfinite(self.budget)):
             raise InvalidInputError("the budget of measuring has to be more than 0 seconds")
 

@@ -24,6 +24,7 @@ from onnxopt.passes.pruning.unsharing import unshare
 from onnxopt.passes.pruning.vocabulary import trim_vocabulary
 from onnxopt.presets import after_pruning
 from onnxopt.pruning.candidates import Candidate, size_of
+from onnxopt.pruning.error_limit import require_error
 from onnxopt.pruning.options import GOALS, PruneOptions, Vocabulary
 from onnxopt.pruning.planning import Planner
 from onnxopt.pruning.preparing import prepare
@@ -96,6 +97,7 @@ def prune(
         The pruned model and the report.
 
     Raises:
+        ParityError: The error is over `max_error`.
         OnnxOptError: A model or data cannot be read, an option does not fit, the model is quantized
             or pruned already, or the target cannot be met.
     """
@@ -187,6 +189,7 @@ class _Job:
                 pruned = unrepaired
             elif not report.repairs:
                 report.error, report.unrepaired = report.unrepaired, None
+        require_error(report.error, options.max_error, report.goal)
         result = optimize(pruned, passes=after_pruning(options.target), guard="off").model
         report.after = size_of(pruned, planner.sizes)
         with timed(report.seconds, "time"):

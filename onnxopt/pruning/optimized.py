@@ -1,0 +1,116 @@
+"""Pruning, optimizing and quantizing in one call, in the order that works, with one report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import onnx_ir as ir
+
+from onnxopt.calibration.data import open_data
+from onnxopt.calibration.measuring import HELD_OUT, reference_on
+from onnxopt.core.errors import InvalidInputError
+from onnxopt.core.pipeline import Observer
+from onnxopt.core.timing import timed
+from onnxopt.graph.accepting import accepted_model
+from onnxopt.graph.input_shapes import fix_input_shapes
+from onnxopt.graph.loading import load_model
+from onnxopt.graph.saving import check_target, save_model
+from onnxopt.optimizing import optimize
+from onnxopt.optimizing_notes import size_of
+from onnxopt.optimizing_run import PathLike, Result
+from onnxopt.pruning.error_limit import require_error
+from onnxopt.pruning.goals import parse_goal
+from onnxopt.pruning.running import prune
+from onnxopt.runtime.deviation import Deviation
+from onnxopt.runtime.loadable import opens
+from onnxopt.targets import Target
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+def optimize_and_prune(
+    model: PathLike | ir.Model | ModelProto,
+    output: PathLike | None,
+    preparation: Mapping[str, Any],
+    *,
+    goal: str | Mapping[str, Any],
+    quantize: Literal["int8", "int4", "fp16", "bf16"] | None,
+    calibration: Any,
+    target: Target,
+    external_data: bool | None,
+    observers: Sequence[Observer],
+) -> Result:
+    """What `optimize` does with `prune` set.
+
+    The pruned model is what is optimized, and quantized where that is asked for: parity, and the
+    limits of quantizing, are about it. What all steps cost together is measured against the
+    original, on samples that nothing was fitted on, before anything is written.
+
+    Args:
+        model: A path, or a model that is left as it is.
+        output: Where to write the result.
+        preparation: Options of `optimize` for the pruned model.
+        goal: Options of `prune`, or their text.
+        quantize: As for `optimize`.
+        calibration: Data for pruning and quantizing.
+        target: Where the result will run.
+        external_data: As for `optimize`.
+        observers: Told about passes.
+
+    Raises:
+        ParityError: The error is over the `max_error` of the goal; nothing was written.
+        OnnxOptError: As all steps raise it.
+    """
+    for name in ("passes", "standard_operators"):
+        if preparation[name]:
+            raise InvalidInputError(
+                f"--prune prepares the model by passes of its own: --{name.replace('_', '-')} is "
+                "not for it; prune first, then optimize the result"
+            )
+    choices = parse_goal(goal)
+    if isinstance(calibration, Iterator):  # which is read in every step
+        calibration = list(calibration)
+    original = load_model(model) if isinstance(model, (str, os.PathLike)) else accepted_model(model)
+    if output is not None:
+        check_target(original, output)
+    whole = original.clone()
+    shapes = preparation["input_shapes"]
+    if shapes:
+        fix_input_shapes(whole, shapes)
+    pruned = prune(whole, calibration=calibration, target=target, observers=observers, **choices)
+    options = {**preparation, "input_shapes": None, "target": target, "observers": observers}
+    if quantize is not None:
+        options |= {"quantize": quantize, "calibration": calibration}
+    result = optimize(pruned.model, None, **options)
+    report = result.report
+    report.source = pruned.report.source = (
+        os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
+    )
+    report.pruning, report.before = pruned.report, size_of(original)
+    with timed(report.seconds, "compare"):
+        data = open_data(calibration, whole)
+        measuring = data.split(HELD_OUT)[1]
+        reference = reference_on(whole, data, measuring, target.execution_providers)
+        error = reference.deviation(result.model)
+    report.notes.append(_said(error, len(reference.sets), synthesized=data.synthesized))
+    require_error(error, choices.get("max_error"), "all steps together", report)
+    if output is not None:
+        verify = opens("the result", target.execution_providers)
+        with timed(report.seconds, "save"):
+            save_model(result.model, output, external_data=external_data, verify=verify)
+        report.output = os.fspath(output)
+        if report.quantization is not None:
+            report.quantization.output = report.output
+    return result
+
+
+def _said(error: Deviation, sets: int, *, synthesized: bool) -> str:
+    kind = "synthesized" if synthesized else "held-out"
+    broken = f"; {error.broken}" if error.broken else ""
+    return (
+        f"against the original, all steps together: error {error.rms:.2%} (root mean square), "
+        f"cosine {error.cosine:.4f} on {sets} {kind} input sets{broken}"
+    )
