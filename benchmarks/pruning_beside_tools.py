@@ -7,10 +7,12 @@ onnxsim's `apply_structured_pruning` (pip install onnxsim) goes first, at sparsi
 latency that it reaches is what onnxopt is asked for, once as it is meant and once as uniform
 pruning by magnitude without repair. Where onnxsim prunes nothing, 0.7 of the time is asked for.
 onnxsim gets the model as it is, simplified by itself, and cleaned up by onnxopt: whichever it
-prunes most of. All results are then optimized by onnxopt and timed beside the original so optimized.
+prunes most of. All results are then optimized by onnxopt and timed beside the original, so
+optimized as well.
 
-Digits are fitted on training images without labels and judged on all others; MiniLM on sentences of
-docstrings (see pruned_minilm.py). Errors are root mean squares relative to the original's outputs.
+Digits are fitted on training images without labels and judged on all others; MiniLM on sentences
+of docstrings (see pruned_minilm.py). Errors are root mean squares relative to the original's
+outputs.
 """
 
 from __future__ import annotations

@@ -80,15 +80,15 @@ def optimize_and_prune(
     shapes = preparation["input_shapes"]
     if shapes:
         fix_input_shapes(whole, shapes)
-    pruned = prune(whole, calibration=calibration, target=target, observers=observers, **choices)
+    # By its path errors name it.
+    given = whole if shapes else model
+    pruned = prune(given, calibration=calibration, target=target, observers=observers, **choices)
     options = {**preparation, "input_shapes": None, "target": target, "observers": observers}
     if quantize is not None:
         options |= {"quantize": quantize, "calibration": calibration}
     result = optimize(pruned.model, None, **options)
     report = result.report
-    report.source = pruned.report.source = (
-        os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
-    )
+    report.source = os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
     report.pruning, report.before = pruned.report, size_of(original)
     with timed(report.seconds, "compare"):
         data = open_data(calibration, whole)

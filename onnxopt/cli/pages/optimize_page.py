@@ -8,7 +8,9 @@ from typing import Any
 from onnxopt.cli.pages.anatomy import Anatomy
 from onnxopt.cli.pages.parts import STYLE, changes, facts, model_name, notes, table
 from onnxopt.cli.pages.plots import bars, interval
+from onnxopt.cli.pages.pruning_parts import PRUNING_STYLE, pruning_parts
 from onnxopt.core.report import Report
+from onnxopt.pruning.report import PruningReport
 from onnxopt.runtime.page import page
 
 
@@ -20,7 +22,11 @@ def optimize_page(report: Report, result: Anatomy | None = None) -> str:
         result: The model that was written.
     """
     name = model_name(report.source)
-    return page(f"{name} optimized", f"{name}, optimized", parts_of(report, result), STYLE)
+    parts = parts_of(report, result)
+    if isinstance(report.pruning, PruningReport):
+        pruned = ["<h2>First: prune</h2>", *pruning_parts(report.pruning)]
+        parts = [*pruned, "<h2>Then: optimize</h2>", *parts]
+    return page(f"{name} optimized", f"{name}, optimized", parts, STYLE + PRUNING_STYLE)
 
 
 def parts_of(report: Report, result: Anatomy | None = None) -> list[str]:
