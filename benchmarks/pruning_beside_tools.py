@@ -5,7 +5,7 @@
 
 onnxsim's `apply_structured_pruning` (pip install onnxsim) goes first, at sparsities of its own; the
 latency that it reaches is what onnxopt is asked for, once as it is meant and once as uniform
-pruning by magnitude without repair. Where onnxsim prunes nothing, 0.7 of the time is asked for.
+pruning by magnitude without repair. Where nothing becomes faster, 0.7 of the time is asked for.
 onnxsim gets the model as it is, simplified by itself, and cleaned up by onnxopt: whichever it
 prunes most of. All results are then optimized by onnxopt and timed beside the original, so
 optimized as well.
@@ -37,8 +37,9 @@ from onnxopt.runtime.session import CPU
 from onnxopt.runtime.speed import measure_speed
 
 ROOT = Path(__file__).resolve().parent.parent
-_SPARSITIES = (0.2, 0.4)
-_OTHERWISE = 0.7
+# Of widths of 32 and 64 these leave multiples of 8, without which kernels become slower.
+_SPARSITIES = (0.25, 0.5)
+_OTHERWISE, _FASTER = 0.7, 0.97
 _SECONDS = 8.0
 _BUDGET = 60.0
 
@@ -149,11 +150,12 @@ def compare(case: Case) -> None:
             continue
         model = onnxopt.optimize(found[0], guard="off").model
         speed = tell(f"onnxsim, sparsity {sparsity}, of the {found[1]} model", model)
-        shares.append(1 / speed.median)
+        if 1 / speed.median < _FASTER:
+            shares.append(1 / speed.median)
     for share in shares or [_OTHERWISE]:
         options: dict[str, Any] = {
             "calibration": case.fitting,
-            "target_latency": min(share, 1.0),
+            "target_latency": share,
             "budget": _BUDGET,
         }
         for tool, more in (
