@@ -44,12 +44,12 @@ def optimize(
     prune: str | Mapping[str, Any] | None = None,
     quantize: Literal["int8", "int4", "fp16", "bf16"] | None = None,
     calibration: Any = None,
+    max_error: float | None = None,
 ) -> Result:
     """Optimizes a model, checks that it still computes the same, and saves it.
 
     Args:
-        model: Path of an ONNX file, or a model in memory (onnx_ir or onnx protobuf), which is left
-            as it is.
+        model: Path, or a model in memory (onnx_ir or onnx protobuf), which is left as it is.
         output: Where to write the result; None to only return it. May be the input's own path.
         passes: Passes as text (`"fold-constants,remove-unused"`) or as objects; by default the
             preset that cleans up and uses the operators that are fast on the target.
@@ -59,14 +59,13 @@ def optimize(
         input_shapes: Input name to the shape to fix it to.
         inputs: Data for the parity run, by input name or as the path of a .npz file; synthesized
             by default.
-        target: Where the result will run, as a `Target` or as text ("cpu", "cuda",
-            "cpu:threads=4,isa=avx2"); by default what the installed ONNX Runtime is built for.
+        target: Where the result will run, a `Target` or text ("cuda", "cpu:threads=4,isa=avx2");
+            by default what the installed ONNX Runtime is built for.
         guard: "parity" runs both models in ONNX Runtime; if they differ, what did it is found and
             undone. "full" also times groups of passes and undoes what is slower. "off" does
             neither.
         guard_budget: Seconds that undoing and timing may take.
-        parity_timeout: Seconds after which an isolated parity check is stopped; the model then
-            counts as one that cannot be run.
+        parity_timeout: Seconds after which an isolated parity check counts as one that cannot run.
         external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
         observers: Told before and after every pass.
         isolated: Run the parity check of files, and onnx's version converter, in a child process:
@@ -79,6 +78,8 @@ def optimize(
             `onnxopt.quantize` does; "int4" stores weights as `onnxopt.quantize_weights`, "fp16" and
             "bf16" convert as `onnxopt.convert`. The report is this one's `quantization`.
         calibration: Data for both.
+        max_error: Largest relative error of an output that `quantize` may cause; for "int4" there
+            is no limit by default.
 
     Returns:
         The optimized model and the report.
@@ -97,6 +98,8 @@ def optimize(
         raise InvalidInputError(
             "calibration data is for pruning and quantizing; neither is asked for"
         )
+    if max_error is not None and quantize is None:
+        raise InvalidInputError("max_error is for quantizing, which is not asked for")
     options: dict[str, Any] = {
         "passes": passes,
         "standard_operators": standard_operators,
@@ -116,6 +119,7 @@ def optimize(
             goal=prune,
             quantize=quantize,
             calibration=calibration,
+            max_error=max_error,
             target=aim,
             external_data=external_data,
             observers=observers,
@@ -129,6 +133,7 @@ def optimize(
             options,
             to=quantize,
             calibration=calibration,
+            max_error=max_error,
             target=aim,
             external_data=external_data,
             observers=observers,

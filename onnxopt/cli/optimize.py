@@ -103,6 +103,13 @@ if TYPE_CHECKING:
     metavar="DATA",
     help="Data for --prune and --quantize, as `onnxopt quantize` takes it.",
 )
+@click.option(
+    "--max-error",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="E",
+    help="Largest relative error of an output that --quantize may cause. int8, fp16, bf16: what "
+    "`quantize` and `convert` default to; int4: any by default, beyond it nothing is written.",
+)
 @html_option
 @output_options
 def command(
@@ -122,6 +129,7 @@ def command(
     prune: str | None,
     quantize: Literal["int8", "int4", "fp16", "bf16"] | None,
     calibration: str | None,
+    max_error: float | None,
     html: Path | None,
     as_json: bool,
     verbose: bool,
@@ -150,6 +158,7 @@ def command(
         "prune": prune,
         "quantize": quantize,
         "calibration": calibration,
+        "max_error": max_error,
     }
     from onnxopt.cli.progress import progress
     from onnxopt.core.errors import ParityError

@@ -39,6 +39,7 @@ def optimize_and_prune(
     goal: str | Mapping[str, Any],
     quantize: Literal["int8", "int4", "fp16", "bf16"] | None,
     calibration: Any,
+    max_error: float | None,
     target: Target,
     external_data: bool | None,
     observers: Sequence[Observer],
@@ -56,6 +57,7 @@ def optimize_and_prune(
         goal: Options of `prune`, or their text.
         quantize: As for `optimize`.
         calibration: Data for pruning and quantizing.
+        max_error: As for `optimize`: of quantizing alone.
         target: Where the result will run.
         external_data: As for `optimize`.
         observers: Told about passes.
@@ -85,7 +87,7 @@ def optimize_and_prune(
     pruned = prune(given, calibration=calibration, target=target, observers=observers, **choices)
     options = {**preparation, "input_shapes": None, "target": target, "observers": observers}
     if quantize is not None:
-        options |= {"quantize": quantize, "calibration": calibration}
+        options |= {"quantize": quantize, "calibration": calibration, "max_error": max_error}
     result = optimize(pruned.model, None, **options)
     report = result.report
     report.source = os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""

@@ -43,7 +43,7 @@ def optimize_and_quantize(
         OnnxOptError: As both raise it.
     """
     if to in SMALL_TYPES:
-        shared = {name: choices.pop(name) for name in ("calibration", "external_data")}
+        shared = {name: choices.pop(name) for name in ("calibration", "external_data", "max_error")}
         return optimize_and_shrink(model, output, {**preparation, **choices}, to=to, **shared)
     if to != "int8":
         raise InvalidInputError(f"quantize is int8, {', '.join(SMALL_TYPES)} or None, not {to!r}")

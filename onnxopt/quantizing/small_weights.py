@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnxopt.calibration.data import open_data
 from onnxopt.converting import convert
+from onnxopt.core.errors import ParityError
 from onnxopt.graph.loading import load_model
 from onnxopt.graph.saving import check_target
 from onnxopt.optimizing import Result, optimize
@@ -32,11 +33,12 @@ def optimize_and_shrink(
     to: str,
     calibration: Any = None,
     external_data: bool | None = None,
+    max_error: float | None = None,
 ) -> Result:
     """What `optimize` does with `quantize` set to one of `SMALL_TYPES`.
 
     int4 stores weights by GPTQ where there is calibration data, else rounded with clipped ranges.
-    Nothing bounds the error then; the report says how far the outputs are from the float ones.
+    The report says how far the outputs are from the float ones.
 
     Args:
         model: A path, or a model that is left as it is.
@@ -45,8 +47,11 @@ def optimize_and_shrink(
         to: The type.
         calibration: Data for GPTQ, or to measure ranges with.
         external_data: As for `optimize`.
+        max_error: Largest relative error (root mean square) of an output; for int4 there is no
+            limit by default.
 
     Raises:
+        ParityError: The error is larger; nothing was written.
         OnnxOptError: As `optimize`, `quantize_weights` and `convert` raise it.
     """
     if output is not None and isinstance(model, (str, os.PathLike)):
@@ -60,8 +65,8 @@ def optimize_and_shrink(
             algorithm="mse" if calibration is None else "gptq",
             data=calibration,
             external_data=external_data,
+            accept=lambda work, found: _compare(result.model, work, calibration, found, max_error),
         )
-        _compare(result.model, small.model, calibration, small.report)
         report.quantization, work = small.report, small.model
     else:
         assert to in ("fp16", "bf16")
@@ -70,6 +75,7 @@ def optimize_and_shrink(
             output,
             to="fp16" if to == "fp16" else "bf16",
             data=calibration,
+            tolerance=max_error,
             external_data=external_data,
         )
         report.quantization, work = converted.report, converted.model
@@ -78,7 +84,9 @@ def optimize_and_shrink(
     return Result(work, report)
 
 
-def _compare(model: ir.Model, small: ir.Model, data: Any, report: WeightReport) -> None:
+def _compare(
+    model: ir.Model, small: ir.Model, data: Any, report: WeightReport, max_error: float | None
+) -> None:
     """Notes how far the outputs of a model with quantized weights are from those of the float."""
     found = open_data(data, model, limit=_COMPARED)
     feeds = [one.feeds for one in found][:_COMPARED]
@@ -86,9 +94,24 @@ def _compare(model: ir.Model, small: ir.Model, data: Any, report: WeightReport) 
     try:
         error = relative_error(outputs_of(model, feeds), outputs_of(small, feeds))
     except CannotRunError as refused:
+        if max_error is not None:
+            raise ParityError(
+                "the outputs cannot be compared with the float ones, so that their error has no "
+                f"limit: {refused.reason}; nothing was written"
+            ) from refused
         report.notes.append(f"the outputs were not compared with the float ones: {refused.reason}")
         return
+    if max_error is not None and not error <= max_error:
+        raise ParityError(
+            f"with weights in 4 bits the outputs are off by {error:.2g}, more than the largest "
+            f"error {max_error:.2g}; nothing was written"
+        )
+    limit = (
+        "nothing limits that: judge it on your own data"
+        if max_error is None
+        else f"{max_error:.2%} allowed"
+    )
     report.notes.append(
         f"outputs are {error:.2%} (root mean square) from the float ones on {len(feeds)} {kind} "
-        "input sets; nothing limits that: judge it on your own data"
+        f"input sets; {limit}"
     )

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 Algorithm = Literal["rtn", "mse", "hqq", "gptq", "awq"]
 PathLike = str | os.PathLike[str]
 Progress = Callable[[str, int, int], None]
+Accept = Callable[[ir.Model, WeightReport], None]
 
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 DEFAULT_MEMORY = 1 << 30
@@ -90,6 +91,7 @@ def quantize_weights(
     threads: int | None = None,
     max_memory: int = DEFAULT_MEMORY,
     external_data: bool | None = None,
+    accept: Accept | None = None,
     progress: Progress | None = None,
 ) -> WeightResult:
     """Stores weights of MatMul, Gemm and Gather in 4 or 8 bits.
@@ -116,6 +118,8 @@ def quantize_weights(
         threads: What "auto" measures block sizes with; ONNX Runtime's choice by default.
         max_memory: Bytes for activations and what is kept of them.
         external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
+        accept: Called with the result and its report before it is written; what it raises ends the
+            run.
         progress: Told what is done, a weight for example, how many steps of it, and of how many.
 
     Raises:
@@ -197,6 +201,8 @@ def quantize_weights(
     )
     report.refusals += refused
     report.bytes_after = weight_bytes(work)
+    if accept is not None:
+        accept(work, report)
     if output is not None:
         with timed(report.seconds, "save"), _told(done, progress):
             save_model(work, output, external_data=external_data)

@@ -9,9 +9,10 @@ speed are those of float. Nothing runs faster by it. With "values" the file stay
 compresses well: 16 values are half a byte each to any compressor.
 
 Left alone, each with its reason: graph inputs and outputs, types other than float32 and float16,
-weights of one dimension, small ones. Constants in functions and attributes are not looked at.
-Weights in subgraphs are clustered like those of the main graph. Weights that are clustered already
-are left alone; in a file of form "values" that cannot be told, and clustering gives the same again.
+weights of one dimension, small ones, masks (constants with infinities, but no NaN). Constants in
+functions and attributes are not looked at. Weights in subgraphs are clustered like those of the
+main graph. Weights that are clustered already are left alone; in a file of form "values" that
+cannot be told, and clustering gives the same again.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from onnxopt.core.errors import InvalidInputError
 from onnxopt.core.names import Names
 from onnxopt.core.passes import Pass, PassResult, Refusal
 from onnxopt.core.walking import all_graphs
+from onnxopt.graph.mapped import tensor_chunks
 from onnxopt.graph.palettes import Values, find_palette, nearest
 from onnxopt.passes.quantization.weight_only import excluded
 
@@ -88,7 +90,20 @@ class ClusterWeights(Pass):
             return f"it has fewer than {_SMALLEST} elements"
         if isinstance(tensor, _PaletteValues):
             return "it is clustered already"
-        return "it is excluded" if excluded(value.name or "", self.exclude) else ""
+        if excluded(value.name or "", self.exclude):
+            return "it is excluded"
+        return "it holds infinities, as masks do" if _is_mask(tensor) else ""
+
+
+def _is_mask(tensor: ir.TensorProtocol) -> bool:
+    """True if some numbers are infinite and none is NaN, which would be damage."""
+    infinite = False
+    for chunk in tensor_chunks(tensor):
+        low, high = chunk.min(), chunk.max()  # a NaN shows in both
+        if np.isnan(low):
+            return False
+        infinite = infinite or bool(np.isinf(low) or np.isinf(high))
+    return infinite
 
 
 class _PaletteValues(ir.LazyTensor):

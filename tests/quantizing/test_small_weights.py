@@ -12,7 +12,7 @@ from helpers.rewriting import parse_model
 
 import onnxopt
 from onnxopt.cli.group import cli
-from onnxopt.core.errors import InvalidInputError, SaveError
+from onnxopt.core.errors import InvalidInputError, ParityError, SaveError
 
 
 @pytest.fixture
@@ -78,3 +78,25 @@ def test_command_stores_4_bits(source: Path) -> None:
     done = CliRunner().invoke(cli, ["optimize", str(source), "--quantize", "int4"])
     assert done.exit_code == 0, done.output
     assert "bits  block" in done.output
+
+
+def test_an_error_beyond_the_largest_one_writes_nothing(source: Path) -> None:
+    target = source.with_name("out.onnx")
+    arguments = ["optimize", f"{source}", "-o", f"{target}", "--quantize", "int4", "--max-error"]
+    done = CliRunner().invoke(cli, [*arguments, "1e-9"])
+    assert isinstance(done.exception, ParityError)
+    assert "nothing was written" in str(done.exception)
+    assert not target.exists()
+    done = CliRunner().invoke(cli, [*arguments, "0.5"])
+    assert done.exit_code == 0, done.output
+    assert target.exists()
+
+
+def test_the_largest_error_is_the_tolerance_of_a_conversion(source: Path) -> None:
+    report = onnxopt.optimize(source, quantize="fp16", max_error=0.123).report.to_dict()
+    assert report["quantization"]["tolerance"] == 0.123
+
+
+def test_a_largest_error_without_quantizing_is_refused(source: Path) -> None:
+    with pytest.raises(InvalidInputError, match="is for quantizing"):
+        onnxopt.optimize(source, max_error=0.1)

@@ -133,3 +133,9 @@ def test_zeros_stay_zero() -> None:
     tensor = ir.tensor(weight, name="w")
     palette = find_palette(tensor, 16)
     assert (palette[nearest(palette, tensor)][weight == 0] == 0).all()
+
+
+def test_masks_are_left_alone() -> None:
+    mask = np.triu(np.full((64, 64), -np.inf, np.float32), 1)
+    model = parse_model("g (float[N,64,64] x) => (float[N,64,64] y) { y = Add(x, m) }", {"m": mask})
+    assert_refuses(ClusterWeights(), model, "it holds infinities")
