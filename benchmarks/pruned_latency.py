@@ -18,7 +18,6 @@ from cache import materialize  # noqa: E402
 from registry import model as reference  # noqa: E402
 
 import onnxopt  # noqa: E402
-from onnxopt.presets import after_pruning, before_pruning  # noqa: E402
 from onnxopt.runtime.inputs import plan_inputs  # noqa: E402
 from onnxopt.runtime.speed import measure_speed  # noqa: E402
 
@@ -43,8 +42,7 @@ def main() -> None:
             repair=False,
             input_shapes=_SHAPES[name],
         )
-        whole = onnxopt.optimize(path, passes=before_pruning(), guard="off").model
-        whole = onnxopt.optimize(whole, passes=after_pruning(), guard="off").model
+        whole = onnxopt.optimize(path, guard="off").model
         plan = plan_inputs(whole, input_shapes=_SHAPES[name])
         sets = [plan.build(plan.wanted(0), 0)]
         ratio = measure_speed(whole, result.model, sets, _SECONDS)

@@ -28,6 +28,7 @@ from onnxopt.pruning.gains import byte_gain, curve_gain, flop_gain, unit_gain
 from onnxopt.pruning.ladders import MOST_FEATURES, Ladder, activation_ladders, weight_ladder
 from onnxopt.pruning.latency_table import Curve, latency_table
 from onnxopt.pruning.options import WHOLE, PruneOptions
+from onnxopt.pruning.preparing import finished
 from onnxopt.pruning.report import PruningReport
 from onnxopt.pruning.taylor import taylor_ladders
 from onnxopt.runtime.deviation import Reference
@@ -270,8 +271,8 @@ class Planner:
                     f"the latencies of {options.budget:.0f} seconds did not suffice (--budget)"
                 )
             speed = measure_speed(
-                self._model,
-                model,
+                self.whole,
+                finished(model, options.target),
                 self._reference.sets,
                 _LATENCY_SECONDS,
                 threads=options.target.threads,
@@ -282,6 +283,11 @@ class Planner:
         if options.goal == "flops":
             return after.flops / max(1, before.flops)
         return after.bytes / max(1, before.bytes)
+
+    @functools.cached_property
+    def whole(self) -> ir.Model:
+        """What pruned models are timed against."""
+        return finished(self._model, self._options.target)
 
     @functools.cached_property
     def _deadline(self) -> float:

@@ -15,7 +15,7 @@ from onnxopt.graph.naming import name_nodes
 from onnxopt.graph.saving import check_target
 from onnxopt.optimizing import optimize
 from onnxopt.passes.pruning.quantized import quantized_node
-from onnxopt.presets import before_pruning
+from onnxopt.presets import after_pruning, before_pruning
 from onnxopt.targets import Target
 
 if TYPE_CHECKING:
@@ -53,3 +53,13 @@ def prepare(
         )
     name_nodes(work)
     return work, prepared.report
+
+
+def finished(model: ir.Model, target: Target) -> ir.Model:
+    """A copy with the passes that come after pruning, as it will be written: this is what is timed.
+
+    Args:
+        model: A prepared model, pruned or not.
+        target: Where it will run.
+    """
+    return optimize(model, passes=after_pruning(target), target=target, guard="off").model

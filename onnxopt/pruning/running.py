@@ -18,16 +18,14 @@ from onnxopt.core.names import Names
 from onnxopt.core.pipeline import Observer
 from onnxopt.core.timing import timed
 from onnxopt.graph.saving import save_model
-from onnxopt.optimizing import optimize
 from onnxopt.passes.pruning.removing import PRUNED_KEY
 from onnxopt.passes.pruning.unsharing import unshare
 from onnxopt.passes.pruning.vocabulary import trim_vocabulary
-from onnxopt.presets import after_pruning
 from onnxopt.pruning.candidates import Candidate, size_of
 from onnxopt.pruning.error_limit import require_error
 from onnxopt.pruning.options import GOALS, PruneOptions, Vocabulary
 from onnxopt.pruning.planning import Planner
-from onnxopt.pruning.preparing import prepare
+from onnxopt.pruning.preparing import finished, prepare
 from onnxopt.pruning.repairing import repair
 from onnxopt.pruning.report import PruningReport
 from onnxopt.runtime.deviation import Deviation
@@ -190,18 +188,20 @@ class _Job:
             elif not report.repairs:
                 report.error, report.unrepaired = report.unrepaired, None
         require_error(report.error, options.max_error, report.goal)
-        result = optimize(pruned, passes=after_pruning(options.target), guard="off").model
+        result = finished(pruned, options.target)
         report.after = size_of(pruned, planner.sizes)
         with timed(report.seconds, "time"):
             report.speed = measure_speed(
-                self._model,
+                planner.whole,
                 result,
                 reference.sets,
                 min(_TIMING_SECONDS, options.budget / 4),
                 threads=options.target.threads,
                 providers=providers,
             )
-            report.milliseconds = self._milliseconds(reference.feeds, report.speed.median)
+            report.milliseconds = self._milliseconds(
+                planner.whole, reference.feeds, report.speed.median
+            )
         if options.goal == "latency":
             self._judge_latency(1 / report.speed.median)
         result.metadata_props[PRUNED_KEY] = report.goal
@@ -233,12 +233,10 @@ class _Job:
                 "timings of small models scatter"
             )
 
-    def _milliseconds(self, feeds: Feeds, speed: float) -> tuple[float, float]:
+    def _milliseconds(self, whole: ir.Model, feeds: Feeds, speed: float) -> tuple[float, float]:
         """Of a run before, timed for the scale alone, and after, by the ratio."""
         target = self._options.target
-        session = open_session(
-            self._model, threads=target.threads, providers=target.execution_providers
-        )
+        session = open_session(whole, threads=target.threads, providers=target.execution_providers)
         timings = time_interleaved([lambda: session.run(feeds)], seconds=_SCALE_SECONDS)
         before = 1e3 * float(np.median(timings.runs[0]))
         return before, before / speed
