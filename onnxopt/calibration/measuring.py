@@ -13,6 +13,8 @@ from onnxopt.runtime.library import CannotRunError
 
 # The most input sets that are kept apart.
 HELD_OUT = 16
+# ONNX Runtime lacks kernels of some operators of older opsets.
+_OLDEST = 7
 
 
 def overlap_notes(
@@ -47,4 +49,9 @@ def reference_on(
     try:
         return Reference(model, sets, providers)
     except CannotRunError as error:
-        raise InvalidInputError(f"{name} does not run on the data: {error.reason}") from error
+        opset = model.opset_imports.get("", _OLDEST)
+        advice = f"; raise its opset {opset} first: onnxopt optimize IN --opset 17 -o OUT"
+        advice = advice if opset < _OLDEST else ""
+        raise InvalidInputError(
+            f"{name} does not run on the data: {error.reason}{advice}"
+        ) from error

@@ -80,7 +80,8 @@ _SHARE = click.FloatRange(0, 1, min_open=True)
     "--multiple",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Round widths to multiples of it; by default what kernels like, 8.",
+    help="Round widths to multiples of it; by default to what kernels like, 8, but finer in groups "
+    "of fewer than 64 units.",
 )
 @click.option(
     "--exclude",

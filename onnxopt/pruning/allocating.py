@@ -50,6 +50,7 @@ class Allocation:
         gain: What a step gives, in one ranking.
         multiple: Widths are multiples of it, where the group is large enough.
         spans: Blocks that may go.
+        strict: Small groups, too; those of no more units than one multiple keep them all.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class Allocation:
         gain: Gain,
         multiple: int,
         spans: Sequence[RankedSpan] = (),
+        *,
+        strict: bool = False,
     ) -> None:
         self.ladders, self.spans = ladders, spans
         steps: list[Step] = []
         for index, ladder in enumerate(ladders):
             size, key, before = len(ladder.group), 0.0, len(ladder.group)
-            for kept in _widths(ladder, multiple):
+            for kept in _widths(ladder, multiple, strict=strict):
                 if scope == "layer":
                     key = 1 - kept / size
                 else:
@@ -144,14 +147,14 @@ class Allocation:
         return len(self.steps)
 
 
-def _widths(ladder: Ladder, multiple: int) -> list[int]:
+def _widths(ladder: Ladder, multiple: int, *, strict: bool) -> list[int]:
     """The widths that a group can have, from the largest below its own down to one step."""
     size = len(ladder.group)
     step = 1
     if ladder.group.kind != "head":
         while 2 * step <= multiple and size >= 2 * step * _FEWEST_STEPS:
             step *= 2
-        if size >= multiple * _FEWEST_STEPS:
+        if strict or size >= multiple * _FEWEST_STEPS:
             step = multiple
     return list(range((size - 1) // step * step, 0, -step))
 

@@ -30,7 +30,8 @@ class PruneOptions:
         target_latency: Time of a run to keep, measured.
         scope: "layer" for the same share of every group, "global" for one ranking of all.
         importance: The measure of units; "auto" is "hessian" with data, else "l2".
-        multiple: Widths are rounded to multiples of it; None for what the target's kernels like.
+        multiple: Widths are rounded to multiples of it; None for what the target's kernels like,
+            and finer in small groups.
         kinds: Prune only these kinds; by default all groups, but no whole blocks or layers.
         widths: Also prune what a normalization averages over.
         exclude: Globs of names of nodes whose weights keep their shapes.

@@ -92,6 +92,7 @@ class Planner:
             self._gain(ladders),
             self._multiple,
             self._ranked(spans, ladders),
+            strict=options.multiple is not None,
         )
         allocation, found = self._search(allocation)
         report.reached, report.met = found.share, found.met

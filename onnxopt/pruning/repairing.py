@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from onnxopt.calibration.data import CalibrationData
 from onnxopt.calibration.walk import Walk
+from onnxopt.graph.batch_norms import BatchNorm, batch_norms
 from onnxopt.graph.linear_maps import LinearMap, is_shared, linear_maps
 from onnxopt.graph.values import same_shape
 from onnxopt.pruning.fitting import Fit, Kept, Repair, Stage
@@ -66,7 +67,7 @@ def _sites(
     pruned: ir.Model, original: Collection[str], kept: Kept
 ) -> tuple[list[LinearMap], list[Repair]]:
     """Nodes behind a change, in order, and those that are left alone."""
-    maps = {site.node: site for site in linear_maps(pruned)}
+    maps = {site.node: site for site in (*linear_maps(pruned), *batch_norms(pruned))}
     changed: set[ir.Value] = set()
     sites, refused = [], []
     for node in pruned.graph:
@@ -91,9 +92,11 @@ def _reason(fit: Fit, original: Collection[str]) -> str:
     """Why a node is not fitted; "" if it is."""
     if is_shared(fit.site.weight):
         return f"its weight {fit.site.weight.name!r} is shared"
+    if isinstance(fit.site, BatchNorm) and fit.site.bias is not None and is_shared(fit.site.bias):
+        return f"its shift {fit.site.bias.name!r} is shared"
     if fit.target not in original:
         return "the original has no such value"
-    if fit.inputs * fit.site.group > _LARGEST:
+    if fit.inputs > 1 and fit.inputs * fit.site.group > _LARGEST:
         return f"{fit.inputs * fit.site.group} inputs are more than {_LARGEST}"
     return ""
 

@@ -73,6 +73,7 @@ class PruningReport:
         blocks: Residual blocks or layers, where they were to be removed.
         pinned: Axes of weights that cannot be pruned, with the reason.
         repairs: What became of the weights behind what was removed.
+        sizes: Free dimensions that operations are counted with, by name.
         before: Cost of the model that was pruned, after its cleanup.
         after: Cost of the result.
         speed: How many times as fast the result is; None if it was not timed.
@@ -95,6 +96,7 @@ class PruningReport:
     blocks: list[BlockEntry] = dataclasses.field(default_factory=list)
     pinned: list[tuple[str, int, str]] = dataclasses.field(default_factory=list)
     repairs: list[Repair] = dataclasses.field(default_factory=list)
+    sizes: dict[str, int] = dataclasses.field(default_factory=dict)
     before: Size = dataclasses.field(default_factory=lambda: Size(0, 0, 0))
     after: Size = dataclasses.field(default_factory=lambda: Size(0, 0, 0))
     speed: Ratio | None = None
@@ -119,7 +121,7 @@ class PruningReport:
         lines = [f"{self.source or 'model'}: {self.goal}: {self.reached:.1%} is left"]
         lines += [
             _change("parameters", self.before.parameters, self.after.parameters),
-            _change("operations", self.before.flops, self.after.flops),
+            _change(f"operations{self._sized()}", self.before.flops, self.after.flops),
             _change("bytes", self.before.bytes, self.after.bytes),
         ]
         if self.speed is not None and self.milliseconds is not None:
@@ -142,6 +144,11 @@ class PruningReport:
         if self.output:
             lines.append(f"written: {self.output}")
         return "\n".join(lines)
+
+    def _sized(self) -> str:
+        """What a run is, where that is free."""
+        sizes = ", ".join(f"{name} {size}" for name, size in self.sizes.items())
+        return f" of a run with {sizes}" if sizes else ""
 
     def _blocks(self, *, verbose: bool) -> list[str]:
         if not self.blocks:

@@ -177,6 +177,7 @@ class _Job:
         )
         with timed(report.seconds, "choose"):
             candidate = planner.choose()
+        report.sizes = planner.sizes
         report.before = size_of(self._whole, planner.sizes)
         with timed(report.seconds, "measure"):
             report.unrepaired = reference.deviation(candidate.model)

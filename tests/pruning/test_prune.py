@@ -118,6 +118,73 @@ def test_report_says_when_no_samples_were_kept_apart() -> None:
     assert not any("measured on those fitted on" in note for note in many)
 
 
+def test_statistics_of_batch_normalization_are_corrected() -> None:
+    """The Relu in front and the padding behind keep it out of both convolutions."""
+    rng = np.random.default_rng(1)
+    model = parse_model(
+        """
+        g (float[N, 3, 6, 6] x) => (float[N, 2, 6, 6] y) {
+            a0 = Conv(x, wa) a = Relu(a0) b0 = Conv(a, wb) b = Relu(b0)
+            n = BatchNormalization(b, s, o, m, v) y = Conv<pads=[1,1,1,1]>(n, wc)
+        }
+        """,
+        {
+            **{
+                name: rng.standard_normal(shape).astype(np.float32)
+                for name, shape in {
+                    "wa": (16, 3, 1, 1), "wb": (4, 16, 1, 1), "wc": (2, 4, 3, 3), "o": (4,)
+                }.items()
+            },
+            "s": np.ones(4, np.float32),
+            "m": np.full(4, 2, np.float32),
+            "v": np.full(4, 9, np.float32),
+        },
+    )  # fmt: skip
+    data = [random_feeds(model, {"N": 4}, seed=index) for index in range(12)]
+    result = onnxopt.prune(
+        model, calibration=data, sparsity=0.5, multiple=1, exclude=["n"], importance="random"
+    )
+    repairs = {one.node: one for one in result.report.repairs}
+    assert set(repairs) == {"b0", "n", "y"}
+    assert repairs["n"].after < repairs["n"].before
+    before, after = (one.graph.initializers["o"].const_value for one in (model, result.model))
+    assert before is not None
+    assert after is not None
+    assert not np.allclose(before.numpy(), after.numpy())
+    np.testing.assert_array_equal(
+        result.model.graph.initializers["v"].const_value.numpy(), np.full(4, 9, np.float32)
+    )
+
+
+def test_widths_are_multiples_that_were_asked_for() -> None:
+    model = _mlp()
+    finer = onnxopt.prune(model, sparsity=0.3).report.groups
+    strict = onnxopt.prune(model, sparsity=0.3, multiple=8).report.groups
+    assert [(g.units, g.kept) for g in finer] == [(32, 24)]
+    assert [(g.units, g.kept) for g in strict] == [(32, 24)]
+    assert [g.kept for g in onnxopt.prune(model, sparsity=0.2).report.groups] == [28]
+    assert [g.kept for g in onnxopt.prune(model, sparsity=0.2, multiple=8).report.groups] == [32]
+
+
+def test_operations_name_the_sizes_that_they_are_counted_with() -> None:
+    model = _mlp()
+    report = onnxopt.prune(model, calibration=_data(model, 4), sparsity=0.5, multiple=1).report
+    assert report.sizes == {"N": 5}
+    assert "operations of a run with N 5: " in report.to_text()
+
+
+def test_an_old_opset_that_does_not_run_gets_advice() -> None:
+    model = parse_model(
+        "g (float[N,4] x) => (float[N,4] y)"
+        " { m = MatMul(x, w) y = Add<axis=1, broadcast=1>(m, b) }",
+        {"w": np.eye(4, dtype=np.float32), "b": np.ones(4, np.float32)},
+        opset=6,
+        ir_version=3,
+    )
+    with pytest.raises(InvalidInputError, match="onnxopt optimize IN --opset 17"):
+        onnxopt.prune(model, sparsity=0.5)
+
+
 def test_excluded_and_unasked_groups_stay() -> None:
     report = onnxopt.prune(attention(), sparsity=0.5, kinds=["head"], multiple=1).report
     assert {g.kind for g in report.groups if g.kept < g.units} == {"head"}
