@@ -323,3 +323,6 @@ def test_old_bundle_or_none_is_left_when_killed(model: Path, tmp_path: Path) -> 
             process.wait()
         if target.exists():
             assert onnxopt.verify(target).passed
+    subprocess.run(command, check=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]  # nothing is left of all of them
+    assert onnxopt.verify(target).passed
