@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxopt.calibration.images import IMAGE_SUFFIXES, ImagePreprocessing, parse_preprocessing
+from onnxopt.calibration.rows import in_rows
 from onnxopt.calibration.texts import TEXT_SUFFIXES, read_texts
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.values import dims
@@ -23,6 +23,7 @@ from onnxopt.runtime.inputs import InputPlan, InputSet, plan_inputs
 from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.session import open_session
 from onnxopt.runtime.trials import run_plan
+from onnxopt.runtime.user_data import UserData
 from onnxopt.runtime.user_file import read_file
 from onnxopt.runtime.user_files import read_files
 from onnxopt.runtime.user_functions import (
@@ -32,8 +33,6 @@ from onnxopt.runtime.user_functions import (
     names_function,
 )
 
-# Rows of a long array that make one input set, where the model takes any number.
-_ROWS = 8
 # Ranges from fewer samples miss values that occur later.
 FEW_SAMPLES = 16
 
@@ -131,7 +130,7 @@ def open_data(
         plan = plan_inputs(model, input_shapes=input_shapes)
         return CalibrationData(plan, synthesized=True, model=model)
     sets = _read(data, inputs, preprocess, None if tokenizer is None else Path(tokenizer))
-    sets = [rows for one in sets for rows in _in_rows(one, inputs)]
+    sets = [rows for one in sets for rows in in_rows(one, inputs)]
     if not sets:
         raise InvalidInputError("the calibration data holds no samples")
     count = len(sets)
@@ -154,24 +153,29 @@ def _read(
     inputs: Mapping[str, ir.Value],
     preprocess: str | Callable[[Path], Any] | None,
     tokenizer: Path | None,
-) -> list[Mapping[str, Any]]:
-    if isinstance(data, Mapping):
-        return [data]
-    if isinstance(data, (str, os.PathLike)):
-        text = os.fspath(data)
-        if names_function(text):
-            return list(call_data_function(find_function(text), text))
-        return _read_path(Path(text), inputs, preprocess, tokenizer)
-    if callable(data):
-        return list(call_data_function(data, getattr(data, "__name__", "the function")))
-    if isinstance(data, Sequence):
+) -> list[UserData]:
+    if isinstance(data, (str, os.PathLike)) and not names_function(os.fspath(data)):
+        return _read_path(Path(data), inputs, preprocess, tokenizer)
+    if isinstance(data, Sequence) and not isinstance(data, str):
         return [found for one in data for found in _read(one, inputs, preprocess, tokenizer)]
+    _refuse_unused(preprocess, tokenizer)
+    if isinstance(data, Mapping):
+        return [UserData(data, "given data")]
+    if isinstance(data, str):
+        return _called(find_function(data), data)
+    if callable(data):
+        return _called(data, getattr(data, "__name__", "the function"))
     if isinstance(data, Iterable):
-        return list(call_data_function(lambda: data, "the iterable"))
+        return _called(lambda: data, "the iterable")
     raise InvalidInputError(
         "calibration data is arrays by name, a file, a folder, a function or an iterable, not "
         f"{type(data).__name__}"
     )
+
+
+def _called(function: Callable[[], Any], source: str) -> list[UserData]:
+    sets = enumerate(call_data_function(function, source))
+    return [UserData(arrays, f"{source} #{index}") for index, arrays in sets]
 
 
 def _read_path(
@@ -179,21 +183,32 @@ def _read_path(
     inputs: Mapping[str, ir.Value],
     preprocess: str | Callable[[Path], Any] | None,
     tokenizer: Path | None,
-) -> list[Mapping[str, Any]]:
+) -> list[UserData]:
     if not path.exists():
         raise InvalidInputError(f"{path}: there is no such file or folder")
+    if path.suffix.lower() in TEXT_SUFFIXES:
+        _refuse_unused(preprocess, None)
+        texts = enumerate(read_texts(path, tokenizer, list(inputs)))
+        return [UserData(arrays, f"{path} #{index}") for index, arrays in texts]
+    images = [path]
     if path.is_dir():
         images = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        if images:
-            return _read_images(images, inputs, preprocess)
-        if not any(path.iterdir()):
-            raise InvalidInputError(f"{path}: the folder is empty")
-        return [arrays for _, arrays in read_files(path)]
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return _read_images([path], inputs, preprocess)
-    if path.suffix.lower() in TEXT_SUFFIXES:
-        return list(read_texts(path, tokenizer, list(inputs)))
-    return [read_file(path, inputs)]
+    if images and images[0].suffix.lower() in IMAGE_SUFFIXES:
+        _refuse_unused(None, tokenizer)
+        return _read_images(images, inputs, preprocess)
+    _refuse_unused(preprocess, tokenizer)
+    if not path.is_dir():
+        return [UserData(read_file(path, inputs), str(path))]
+    if not any(path.iterdir()):
+        raise InvalidInputError(f"{path}: the folder is empty")
+    return [UserData(arrays, source) for source, arrays in read_files(path)]
+
+
+def _refuse_unused(preprocess: str | Callable[[Path], Any] | None, tokenizer: Path | None) -> None:
+    """An option that does nothing is a mistake."""
+    if preprocess is not None or tokenizer is not None:
+        option, kind = ("preprocess", "images") if tokenizer is None else ("tokenizer", "text")
+        raise InvalidInputError(f"--{option} is for {kind}, which --calibration does not give")
 
 
 class _Image(Mapping[str, Any]):
@@ -224,7 +239,7 @@ def _read_images(
     paths: Sequence[Path],
     inputs: Mapping[str, ir.Value],
     preprocess: str | Callable[[Path], Any] | None,
-) -> list[Mapping[str, Any]]:
+) -> list[UserData]:
     of_images = [n for n, v in inputs.items() if v.shape is not None and len(v.shape) == 4]
     if len(of_images) != 1:
         raise InvalidInputError(
@@ -241,43 +256,7 @@ def _read_images(
         function: Callable[[Path], Any] = options.apply
     else:
         function = find_function(preprocess) if isinstance(preprocess, str) else preprocess
-    return [_Image(path, name, function) for path in paths]
-
-
-class _Rows(Mapping[str, Any]):
-    """Some of the rows of arrays."""
-
-    def __init__(self, arrays: Mapping[str, Any], start: int, stop: int) -> None:
-        self._arrays, self._start, self._stop = arrays, start, stop
-
-    def __getitem__(self, name: str) -> Any:
-        return self._arrays[name][self._start : self._stop]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
-
-    def __len__(self) -> int:
-        return len(self._arrays)
-
-
-def _in_rows(arrays: Mapping[str, Any], inputs: Mapping[str, ir.Value]) -> list[Mapping[str, Any]]:
-    """Cuts arrays of many samples into sets of as many as the model takes."""
-    if isinstance(arrays, _Image) or not isinstance(arrays, dict):
-        return [arrays]
-    counts, taken = set(), set()
-    for name, array in arrays.items():
-        shape = dims(inputs[name]) if name in inputs else None
-        found = np.shape(array)
-        if not shape or len(found) != len(shape):
-            return [arrays]
-        counts.add(found[0])
-        taken.add(shape[0] if isinstance(shape[0], int) and shape[0] > 0 else 0)
-    if len(counts) != 1 or len(taken) != 1:
-        return [arrays]
-    count, rows = counts.pop(), taken.pop() or _ROWS
-    if count <= rows or (taken and count % rows):
-        return [arrays]
-    return [_Rows(arrays, start, start + rows) for start in range(0, count, rows)]
+    return [UserData(_Image(path, name, function), str(path)) for path in paths]
 
 
 def _spread(count: int, limit: int | None) -> Sequence[int]:

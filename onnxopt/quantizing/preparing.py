@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from onnxopt.core.errors import InvalidInputError
 from onnxopt.core.pipeline import Observer
 from onnxopt.core.report import Report
 from onnxopt.graph.accepting import accepted_model
@@ -18,6 +19,7 @@ from onnxopt.optimizing import optimize
 from onnxopt.passes.precision import ConvertToFloat32
 from onnxopt.quantizing.opsets import raise_opset
 from onnxopt.quantizing.options import QuantizeOptions
+from onnxopt.runtime.library import load_runtime
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -43,6 +45,25 @@ class Prepared:
     work: ir.Model
     report: Report
     notes: Sequence[str]
+
+
+def check_provider(options: QuantizeOptions) -> list[str]:
+    """Makes sure that the target can be measured; else returns what the user should know.
+
+    Raises:
+        InvalidInputError: It cannot, and no form was asked for in any case.
+        MissingDependencyError: ONNX Runtime is not installed.
+    """
+    wanted = options.target.execution_providers[0]
+    if wanted in load_runtime().get_available_providers():
+        return []
+    missing = f"the installed ONNX Runtime has no {wanted}"
+    if not options.is_forced:
+        raise InvalidInputError(
+            f"{missing}, so nothing can be measured for this target; use onnxopt[gpu] where it is, "
+            "or --mode static --force to write that form in any case"
+        )
+    return [f"{missing}: error and speed are those on the CPU"]
 
 
 def prepare(

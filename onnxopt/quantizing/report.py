@@ -194,7 +194,7 @@ class QuantizationReport:
                 why = "there was nothing to try, see the nodes and notes"
             stays = "stays float"
             if self.quantized_before:
-                stays = f"quantized already ({self.quantized_before} such nodes), no more of it is"
+                stays = f"quantized already ({self.quantized_before} such nodes), and no more was"
             lines = [f"{name}: {stays}: {why}"]
         if self.speed is not None and self.interval is not None:
             low, high = self.interval

@@ -29,14 +29,14 @@ from onnxopt.quantizing.forms import forms, observed_names
 from onnxopt.quantizing.measuring import affordable, open_reference
 from onnxopt.quantizing.metrics import Metric, Score, open_metric
 from onnxopt.quantizing.options import QuantizeOptions, split_names
-from onnxopt.quantizing.preparing import Prepared, prepare
+from onnxopt.quantizing.preparing import Prepared, check_provider, prepare
 from onnxopt.quantizing.repairing import Bases
 from onnxopt.quantizing.report import QuantizationReport
 from onnxopt.quantizing.search import Search
 from onnxopt.quantizing.tried import Tried
 from onnxopt.runtime.benchmark import Ratio
 from onnxopt.runtime.deviation import Reference
-from onnxopt.runtime.library import CannotRunError, require_runtime
+from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.loadable import opens
 from onnxopt.runtime.speed import measure_speed
 from onnxopt.targets import as_target
@@ -115,7 +115,7 @@ def quantize(
     choices["repair"] = split_names(choices.get("repair", "auto"))
     choices["judged"] = labels is not None or metric is not None
     options = QuantizeOptions(target=as_target(target), **choices)
-    require_runtime()
+    provider_notes = check_provider(options)
     end = time.perf_counter() + options.budget
     report = QuantizationReport(
         source=os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
@@ -123,7 +123,7 @@ def quantize(
     with timed(report.seconds, "prepare"):
         prepared = prepare(model, options, preparation or {}, observers=observers)
         report.preparation = prepared.report
-        report.notes += prepared.notes
+        report.notes += [*provider_notes, *prepared.notes]
         work = prepared.work
         if output is not None:
             check_target(prepared.original, output)
@@ -220,12 +220,8 @@ class _Job:
         options, report = self._options, self._report
         found, notes = forms(self._model, options, has_ranges=table is not None)
         entries = functools.partial(node_entries, self._model, options, table is not None)
-        report.notes += notes
-        if self._data.synthesized:
-            report.notes.append(
-                "no data given: error and speed were measured on synthesized inputs, and accuracy "
-                "was not repaired; give real ones (--calibration DATA)"
-            )
+        if not report.quantized_before:
+            report.notes += notes
         if not found:
             report.notes.append("there is nothing that can be quantized")
             report.nodes = entries(None)
@@ -243,6 +239,11 @@ class _Job:
                 self._model, options, bases, reference, timer, self._exclude, metric, end
             )
             chosen = search.run(found)
+        if self._data.synthesized and search.tried:
+            report.notes.append(
+                "no data given: error and speed were measured on synthesized inputs, and accuracy "
+                "was not repaired; give real ones (--calibration DATA)"
+            )
         report.repairs, report.float_score = search.improving.entries, search.float_score
         report.metric = "" if metric is None else metric.name
         report.measured = len(reference.sets)

@@ -61,7 +61,7 @@ def read_user_data(data: Any, inputs: Mapping[str, ir.Value]) -> tuple[UserData,
     Args:
         data: None; input name to array; the path of a .npz file or of a folder of .npz or .npy
             files; "module:function" or "file.py:function", or a function itself, that returns or
-            yields arrays by name; or a sequence of these.
+            yields arrays by name; `UserData`, to be checked; or a sequence of these.
         inputs: The model's inputs by name.
 
     Raises:
@@ -72,6 +72,8 @@ def read_user_data(data: Any, inputs: Mapping[str, ir.Value]) -> tuple[UserData,
         return ()
     if isinstance(data, Mapping):
         return (_checked(data, inputs, "given data"),)
+    if isinstance(data, UserData):
+        return (_checked(data.arrays, inputs, data.source),)
     if isinstance(data, (str, os.PathLike)):
         text = os.fspath(data)
         if names_function(text):
@@ -131,15 +133,15 @@ def _fit(array: Any, value: ir.Value, source: str) -> Any:
         signs = array.dtype.kind in "iu" and wanted.kind in "iu"
         if not (same_family or signs):
             raise InvalidInputError(
-                f"input {value.name!r} is {value.dtype}, the data for it {array.dtype}"
+                f"{source}: input {value.name!r} is {value.dtype}, the data for it {array.dtype}"
             )
         array = array.astype(wanted)
-    _check_shape(array, value)
+    _check_shape(array, value, source)
     _check_numbers(array, value, source)
     return array
 
 
-def _check_shape(array: NDArray[Any], value: ir.Value) -> None:
+def _check_shape(array: NDArray[Any], value: ir.Value, source: str) -> None:
     shape = value.shape
     if shape is None:
         return
@@ -149,7 +151,8 @@ def _check_shape(array: NDArray[Any], value: ir.Value) -> None:
     )
     if not fits:
         raise InvalidInputError(
-            f"input {value.name!r} has the shape {shape}, the data for it {list(array.shape)}"
+            f"{source}: input {value.name!r} has the shape {shape}, the data for it "
+            f"{list(array.shape)}"
         )
 
 

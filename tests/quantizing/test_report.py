@@ -12,10 +12,12 @@ import pytest
 import onnxopt
 from onnxopt.calibration.collecting import collect
 from onnxopt.calibration.data import open_data
+from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.integer_kernels import INTEGER_OPERATORS
 from onnxopt.quantizing.forms import Basis, Form, observed_names
 from onnxopt.quantizing.improving import Improving
 from onnxopt.quantizing.options import QuantizeOptions
+from onnxopt.quantizing.preparing import check_provider
 from onnxopt.quantizing.tried import Tried
 from onnxopt.runtime.deviation import Deviation
 from onnxopt.runtime.ratio import Ratio
@@ -241,3 +243,23 @@ def test_a_weight_that_is_not_finite_stays_in_float_and_is_named(
     assert name in reasons["Gemm_m"]
     assert "NaN or infinity" in reasons["Gemm_m"]
     assert built.graph.initializers[name].const_value is value.const_value
+
+
+def test_a_target_that_is_not_here_is_refused_unless_a_form_is_forced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    providers = ("NowhereExecutionProvider", "CPUExecutionProvider")
+    monkeypatch.setattr("onnxopt.targets.Target.execution_providers", providers)
+    options: dict[str, Any] = {"calibration": data(), "mode": "static", "method": "min-max"}
+    with pytest.raises(InvalidInputError, match="has no NowhereExecutionProvider"):
+        onnxopt.quantize(mlp(), **options)
+    assert check_provider(QuantizeOptions(mode="static", force=True)) == [
+        "the installed ONNX Runtime has no NowhereExecutionProvider: error and speed are those on "
+        "the CPU"
+    ]
+
+
+def test_notes_say_nothing_of_what_was_not_done() -> None:
+    once = onnxopt.quantize(mlp(), calibration=data(), mode="static").model
+    again = onnxopt.quantize(once)
+    assert not any("measured" in note for note in again.report.notes)
