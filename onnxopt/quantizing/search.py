@@ -227,7 +227,7 @@ class Search:
         if found is None:
             return None
         self._time(found, briefly=False)
-        if found.is_faster or forced:
+        if found.deviation is not None and (found.is_faster or forced):
             return found
         over = bool(found.excluded)
         found.drop("not faster than float" + " with so many nodes in float" * over)
@@ -253,11 +253,11 @@ class Search:
         half = now + max(0.0, until - now) * _SHARE_OF_REPAIRS
         found = excluding.find(functools.partial(self._try, one.form), half)
         better = self._improved(one, (half + until) / 2)
+        self.losses |= excluding.losses
         if better is not one:
             if self.is_within(better):
                 return better
             found = excluding.find(functools.partial(self._try, better.form), until, found)
-        self.losses |= excluding.losses
         self.out_of_time |= excluding.out_of_time
         better.drop(_OVER)
         if found is not None:
