@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from onnxopt.core.temporary import kept_aside
+
 _MOST_BYTES_IN_MEMORY = 16 << 20
 
 
@@ -55,7 +57,8 @@ class Spool:
             self._folder = tempfile.TemporaryDirectory()
         path = Path(self._folder.name) / f"{self._files}.npy"
         self._files += 1
-        np.save(path, array)
+        with kept_aside(self._folder.name):
+            np.save(path, array)
         return _OnDisk(path)
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnxopt.calibration.data import CalibrationData
 from onnxopt.calibration.second_moments import second_moments
 from onnxopt.core.names import Names
+from onnxopt.core.temporary import kept_aside
 from onnxopt.graph.awq import output_error, search_scales
 from onnxopt.graph.block_weights import BlockWeights, quantize_weight
 from onnxopt.graph.blocks import BlockEncoding
@@ -42,7 +43,8 @@ class Spooled:
         """Writes a weight; the function that is returned reads it."""
         path = Path(self._folder.name, f"{self._count}.npz")
         self._count += 1
-        np.savez(path, integers=weights.integers, scales=weights.scales, zeros=weights.zeros)
+        with kept_aside(path.parent):
+            np.savez(path, integers=weights.integers, scales=weights.scales, zeros=weights.zeros)
         empty = np.empty(0, np.uint8)
         rest = dataclasses.replace(
             weights, integers=empty, scales=np.empty(0, np.float32), zeros=empty

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from helpers.rewriting import parse_model, run
 
 from onnxopt.calibration.data import open_data
 from onnxopt.calibration.second_moments import second_moments
-from onnxopt.core.errors import InvalidInputError
+from onnxopt.core.errors import InvalidInputError, SaveError
 from onnxopt.graph.saving import save_model
 from onnxopt.weight_only import WeightResult, quantize_weights
 
@@ -190,3 +192,17 @@ def test_progress_is_told_by_weight(tmp_path: Path) -> None:
     assert sorted(name for name, _, _ in told) == ["down", "gate", "head", "up"]
     assert [done for _, done, _ in told] == [1, 2, 3, 4]
     assert {count for _, _, count in told} == {4}
+
+
+def test_a_full_temporary_folder_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(SaveError, match=r"intermediate results in .*No space left"):
+        quantize_weights(
+            _network(), tmp_path / "m.onnx", algorithm="gptq", data=_data(), smallest=1
+        )
+    assert not list(tmp_path.iterdir())
