@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -169,6 +170,12 @@ def quantize_weights(
     report.notes += [
         f"no weight that can be quantized is named {pattern!r}"
         for pattern in unmatched(sites, (*exclude, *(overrides or {})))
+    ]
+    uses = Counter(site.name for site in sites)
+    report.notes += [
+        f"{name!r} is read in {count} ways (a table and a product, say): it is stored once for each"
+        for name, count in uses.items()
+        if count > 1
     ]
     encodings = {}
     for site in sites:

@@ -206,3 +206,13 @@ def test_a_full_temporary_folder_is_one_line_and_leaves_nothing(
             _network(), tmp_path / "m.onnx", algorithm="gptq", data=_data(), smallest=1
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_table_that_is_the_head_as_well_is_said_to_be_stored_twice() -> None:
+    model = parse_model(
+        "g (int64[N] i) => (float[N,80] y) { e = Gather(t, i)  y = Gemm<transB=1>(e, t) }",
+        {"t": np.random.default_rng(0).standard_normal((80, _WIDTH)).astype(np.float32)},
+    )
+    report = quantize_weights(model, smallest=1).report
+    assert len(report.weights) == 2
+    assert any("'t' is read in 2 ways" in note for note in report.notes)
