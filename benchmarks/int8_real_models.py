@@ -107,14 +107,15 @@ def measured(
     source: Path, feeds: list[dict[str, Any]], tools: Sequence[str], options: list[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """What each tool makes of one model."""
-    kept = feeds[-_HELD_OUT:]
+    held_out = min(_HELD_OUT, max(1, len(feeds) // 2))
+    kept = feeds[-held_out:]
     sets = [InputSet(feed, f"#{index}") for index, feed in enumerate(kept)]
     original = runnable(source)
     reference = Reference(original, sets, CPU)
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder, "data")
         data.mkdir()
-        for index, feed in enumerate(feeds[:-_HELD_OUT] or feeds):
+        for index, feed in enumerate(feeds[:-held_out] or feeds):
             np.savez(data / f"{index:04}.npz", **feed)
         for tool in tools:
             target = Path(folder, f"{tool}.onnx")
