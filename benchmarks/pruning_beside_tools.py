@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxsim
 from numpy.typing import NDArray
 
 import onnxopt
@@ -75,7 +74,7 @@ def digits_cases() -> Iterator[Case]:
         return float(np.mean(logits.argmax(-1) == data.test_labels))
 
     def sets(images: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
-        return [{"image": images[i : i + 16]} for i in range(0, len(images) - 15, 16)]
+        return [{"image": images[i : i + 8]} for i in range(0, len(images) - 7, 8)]
 
     for name in ("digits_cnn", "digits_transformer"):
         path = ROOT / "models" / f"{name}.onnx"
@@ -108,6 +107,8 @@ def minilm_cases(folder: Path | None, work: Path) -> Iterator[Case]:
 
 def pruned_by_onnxsim(path: Path, sparsity: float) -> tuple[onnx.ModelProto, str] | None:
     """What onnxsim prunes most of, and the form that it got; None if it prunes nothing."""
+    import onnxsim
+
     given = onnx.load(path)
     cleaned = onnxopt.optimize(path, standard_operators=True, guard="off").model
     forms = {"given": given, "simplified": onnxsim.simplify(given)[0], "cleaned": None}

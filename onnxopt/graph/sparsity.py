@@ -121,17 +121,17 @@ def solve_sparse(
     return rows.astype(np.float64)
 
 
-def product_error(weight: Floats, other: Floats, moments: Floats) -> float:
+def product_error(weight: Floats, other: Floats, moments: Floats | None) -> float:
     """Mean square of x (w - w') relative to that of x w.
 
     Args:
         weight: w, `[groups, K, N]`.
         other: w'.
-        moments: Mean outer products of x, `[groups, K, K]`.
+        moments: Mean outer products of x, `[groups, K, K]`; None for inputs that are all alike.
     """
 
     def energy(matrix: Floats) -> float:
-        return float((matrix * (moments @ matrix)).sum())
+        return float((matrix * (matrix if moments is None else moments @ matrix)).sum())
 
     whole = energy(weight)
     return max(energy(weight - other), 0.0) / whole if whole > 0 else 0.0

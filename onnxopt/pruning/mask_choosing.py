@@ -19,9 +19,8 @@ from onnxopt.graph.sparsity import (
 from onnxopt.passes.pruning.masks import from_quads, in_quads, name_of, order_of, set_to_zero
 from onnxopt.pruning.compressing import compressed_size
 from onnxopt.pruning.input_moments import InputMoments
-from onnxopt.pruning.mask_options import MaskOptions
+from onnxopt.pruning.mask_options import Importance, MaskOptions
 from onnxopt.pruning.mask_report import MaskedWeight
-from onnxopt.pruning.options import Importance
 
 
 def mask_weight(
@@ -47,9 +46,6 @@ def mask_weight(
     packed = compressed_size(_tensor(site))
     if moments is None:
         measure = measure if measure in ("l1", "l2", "random") else "l2"
-        judging: Floats = np.eye(site.inputs)[None]
-    else:
-        judging = _in_order(site, moments.judging.mean)
     if measure == "hessian" and moments is not None:
         solved = solve_sparse(
             weight,
@@ -63,6 +59,7 @@ def mask_weight(
     else:
         set_to_zero(site, _gone(site, weight, options, measure, moments))
     stored = in_quads(site)
+    judging = None if moments is None else _in_order(site, moments.judging.mean)
     tensor = _tensor(site)
     return MaskedWeight(
         name_of(site),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import get_args
+from typing import Literal, get_args
 
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.sparsity import Pattern
 from onnxopt.passes.pruning.masks import check_sparsity
-from onnxopt.pruning.options import Importance
 from onnxopt.targets import Target
 
+Importance = Literal["auto", "l1", "l2", "random", "activation", "hessian"]
 _HALF = 0.5
 
 

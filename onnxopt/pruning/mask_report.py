@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from typing import Any
 
 from onnxopt.core.passes import Refusal
@@ -114,10 +115,11 @@ class MaskReport:
                 f"{broken}"
             )
         lines += self._weights(verbose=verbose)
-        shown = self.refusals if verbose else self.refusals[:_MOST_LINES]
-        lines += [f"  left alone: {one.node}: {one.reason}" for one in shown]
-        if len(shown) < len(self.refusals):
-            lines.append(f"  and {len(self.refusals) - len(shown)} more (-v lists all)")
+        if verbose:
+            lines += [f"  left alone: {one.node}: {one.reason}" for one in self.refusals]
+        else:
+            reasons = Counter(one.reason for one in self.refusals)
+            lines += [f"  left alone: {count} x {reason}" for reason, count in reasons.items()]
         lines += [f"note: {note}" for note in self.notes]
         if self.output:
             lines.append(f"written: {self.output}")

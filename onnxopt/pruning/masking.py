@@ -131,6 +131,8 @@ def mask_weights(
             for observer in observers:
                 observer.working(f"{name_of(site)} ({len(report.weights)} of {len(sites)})")
             report.weights.append(mask_weight(site, options, measure, moments))
+    places = {name_of(site): place for place, site in enumerate(sites)}
+    report.weights.sort(key=lambda one: places[one.node])
     with timed(report.seconds, "compress"):
         rest = compressed_rest(work, {site.weight for site in sites})
         before, after = (sum(one.compressed[i] for one in report.weights) for i in (0, 1))

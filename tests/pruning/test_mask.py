@@ -121,6 +121,7 @@ def test_command_reports_zeros_errors_and_sizes(folder: Path) -> None:
         (["--mask", "unstructured"], "needs a sparsity"),
         (["--mask", "unstructured", "--sparsity", "0"], "over 0 and below 1"),
         (["--mask", "2:4", "--importance", "hessian"], "needs data"),
+        (["--mask", "2:4", "--importance", "taylor"], "importance is one of auto, l1"),
         (["--mask", "2:4", "--exclude", "Conv", "--exclude", "MatMul"], "nothing to mask"),
         (["--mask", "2:4", "--exclude", "nowhere"], "matches no node"),
     ],
