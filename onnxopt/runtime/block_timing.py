@@ -63,14 +63,36 @@ def time_block_sizes(
     Raises:
         CannotRunError: ONNX Runtime has no kernel for one of them.
     """
-    copies = min(_MOST_COPIES, max(1, _BYTES * 8 // (shape[0] * shape[1] * bits)))
-    sessions = [
-        open_session(
-            _products(shape, size, bits, symmetric, accuracy_level, copies), threads=threads
-        )
-        for size in sizes
+    copies = _copies(shape, bits)
+    models = [_products(shape, size, bits, symmetric, accuracy_level, copies) for size in sizes]
+    return _time(models, shape[0], copies, threads, seconds)
+
+
+def time_float(
+    shape: tuple[int, int], *, threads: int | None = None, seconds: float = 0.5
+) -> float:
+    """Seconds that one product takes with a float32 weight of shape (K, N)."""
+    copies = _copies(shape, 32)
+    rng = np.random.default_rng(0)
+    weights = [
+        ir.Value(name=f"w{copy}", const_value=ir.tensor(rng.random(shape, np.float32)))
+        for copy in range(copies)
     ]
-    feeds = {"x": np.random.default_rng(0).standard_normal((1, shape[0]), dtype=np.float32)}
+    x = _token(shape[0])
+    nodes = [ir.node("MatMul", [x, weight]) for weight in weights]
+    model = _model(x, nodes, weights, shape[1])
+    return _time([model], shape[0], copies, threads, seconds).seconds[0]
+
+
+def _copies(shape: tuple[int, int], bits: int) -> int:
+    return min(_MOST_COPIES, max(1, _BYTES * 8 // (shape[0] * shape[1] * bits)))
+
+
+def _time(
+    models: Sequence[ir.Model], length: int, copies: int, threads: int | None, seconds: float
+) -> BlockTimes:
+    sessions = [open_session(model, threads=threads) for model in models]
+    feeds = {"x": np.random.default_rng(0).standard_normal((1, length), dtype=np.float32)}
 
     def call(session: Session) -> object:
         return session.run(feeds)
@@ -93,7 +115,7 @@ def _products(
     length, columns = shape
     rng = np.random.default_rng(0)
     blocks = -(-length // size)
-    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape((1, length)))
+    x = _token(length)
     attributes = {
         "K": length,
         "N": columns,
@@ -114,12 +136,22 @@ def _products(
             ir.Value(name=f"{part}{copy}", const_value=ir.tensor(array, name=f"{part}{copy}"))
             for part, array in parts.items()
         ]
-        node = ir.node("MatMulNBits", [x, *values], attributes, domain=_DOMAIN, version=1)
-        node.outputs[0].name = f"y{copy}"
-        node.outputs[0].type = x.type
-        node.outputs[0].shape = ir.Shape((1, columns))
-        nodes.append(node)
+        nodes.append(ir.node("MatMulNBits", [x, *values], attributes, domain=_DOMAIN, version=1))
         initializers += values
+    return _model(x, nodes, initializers, columns)
+
+
+def _token(length: int) -> ir.Value:
+    return ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape((1, length)))
+
+
+def _model(
+    x: ir.Value, nodes: list[ir.Node], initializers: list[ir.Value], columns: int
+) -> ir.Model:
+    """Products of one row, all of them outputs."""
+    for number, node in enumerate(nodes):
+        output = node.outputs[0]
+        output.name, output.type, output.shape = f"y{number}", x.type, ir.Shape((1, columns))
     graph = ir.Graph(
         [x],
         [node.outputs[0] for node in nodes],
