@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxopt.runtime.benchmark_models import Bench
-from onnxopt.runtime.benchmark_settings import BenchmarkSettings
-from onnxopt.runtime.interleaving import Call
-from onnxopt.runtime.ratio import Ratio
+from onnxopt.runtime.measuring.benchmark_models import Bench
+from onnxopt.runtime.measuring.benchmark_settings import BenchmarkSettings
+from onnxopt.runtime.measuring.interleaving import Call
+from onnxopt.runtime.measuring.ratio import Ratio
 from onnxopt.runtime.session import Feeds, Session
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from fusion_families import FAMILIES, HEADS, WIDTHS, Family
 from fusion_tools import TOOLS, Job, found, run
 
-from onnxopt.runtime.parity import ParityCheck
+from onnxopt.runtime.parity.check import ParityCheck
 
 _TITLES = ("onnxopt", "onnxruntime.transformers", "onnxscript ort_fusions")
 _MARKS = {"passed": "", "failed": " ≠", "not-run": " ✗"}

@@ -21,9 +21,9 @@ from onnxopt.calibration.data import open_data
 from onnxopt.graph.calibrated import ChannelScales, Ranges
 from onnxopt.graph.quantization import Encoding, IntegerType
 from onnxopt.passes.quantization import InsertQdq, QuantizeDynamic, SmoothActivations
-from onnxopt.runtime.inputs import InputSet
+from onnxopt.runtime.inputs.plan import InputSet
+from onnxopt.runtime.measuring.speed import measure_speed
 from onnxopt.runtime.session import open_session
-from onnxopt.runtime.speed import measure_speed
 from onnxopt.targets import Target
 
 SIZES = ((128, 384, 1536), (128, 1536, 384), (512, 384, 1536))

@@ -27,7 +27,7 @@ from int8_real_models import feeds_of, runnable, synthesized
 
 import onnxopt
 from onnxopt.core.errors import OnnxOptError
-from onnxopt.runtime.profiling import Profile, profile_model
+from onnxopt.runtime.measuring.profiling import Profile, profile_model
 from onnxopt.runtime.session import open_session
 
 PRODUCTS = frozenset(

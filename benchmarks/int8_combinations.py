@@ -29,10 +29,10 @@ sys.path.insert(0, str(ROOT / "models"))
 import onnxopt  # noqa: E402
 from onnxopt.cli.group import cli  # noqa: E402
 from onnxopt.core.errors import OnnxOptError  # noqa: E402
-from onnxopt.runtime.inputs import plan_inputs  # noqa: E402
+from onnxopt.runtime.inputs.plan import plan_inputs  # noqa: E402
+from onnxopt.runtime.inputs.trials import run_plan  # noqa: E402
+from onnxopt.runtime.measuring.speed import measure_speed  # noqa: E402
 from onnxopt.runtime.session import open_session  # noqa: E402
-from onnxopt.runtime.speed import measure_speed  # noqa: E402
-from onnxopt.runtime.trials import run_plan  # noqa: E402
 
 _TYPES = ("int8", "uint8", "int16", "uint16")
 # Each option with what it may be; None for the default.

@@ -37,11 +37,11 @@ from ort_quantizers import SETTINGS, run_command, run_setting
 from onnxopt.core.errors import OnnxOptError
 from onnxopt.graph.loading import load_model
 from onnxopt.passes.cleanup import ConvertOpset
-from onnxopt.runtime.deviation import Reference
-from onnxopt.runtime.inputs import InputSet, plan_inputs
+from onnxopt.runtime.inputs.plan import InputSet, plan_inputs
+from onnxopt.runtime.inputs.trials import run_plan
+from onnxopt.runtime.measuring.speed import measure_speed
+from onnxopt.runtime.parity.deviation import Reference
 from onnxopt.runtime.session import CPU, CannotRunError, open_session
-from onnxopt.runtime.speed import measure_speed
-from onnxopt.runtime.trials import run_plan
 
 OURS = "onnxopt"
 STATUSES = ("crash", "slower", "wrong", "gain", "float")

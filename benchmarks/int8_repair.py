@@ -36,7 +36,7 @@ from onnxopt.quantizing.options import QuantizeOptions  # noqa: E402
 from onnxopt.quantizing.preparing import prepare  # noqa: E402
 from onnxopt.quantizing.repairing import Bases  # noqa: E402
 from onnxopt.quantizing.tried import Tried  # noqa: E402
-from onnxopt.runtime.deviation import Reference  # noqa: E402
+from onnxopt.runtime.parity.deviation import Reference  # noqa: E402
 from onnxopt.runtime.session import CPU  # noqa: E402
 
 TASKS = ("squeezenet_fp16", "ultraface_rfb320", "cifar10_cnn", "yolox_nano", "tashkeel_fp32")

@@ -29,7 +29,7 @@ from onnxopt.graph.products import product_of
 from onnxopt.graph.rounding import damping_for, round_with_moments
 from onnxopt.quantizing.options import QuantizeOptions
 from onnxopt.quantizing.preparing import prepare
-from onnxopt.runtime.probing import Probe
+from onnxopt.runtime.diagnosis.probing import Probe
 
 _STEPS, _RATE = 1000, 1e-2
 _LOW, _HIGH = -0.1, 1.1  # of the rectified sigmoid

@@ -24,9 +24,9 @@ from ort_quantizers import run_setting
 
 import onnxopt
 from onnxopt.graph.loading import load_model
-from onnxopt.runtime.inputs import InputSet
+from onnxopt.runtime.inputs.plan import InputSet
+from onnxopt.runtime.measuring.speed import measure_speed
 from onnxopt.runtime.session import open_session
-from onnxopt.runtime.speed import measure_speed
 
 _SCORE, _FIRST, _SECOND = 4, 5, 6
 _CALIBRATION = 128

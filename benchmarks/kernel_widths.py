@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from helpers.rewriting import parse_model
 
-from onnxopt.runtime.interleaving import time_interleaved
+from onnxopt.runtime.measuring.interleaving import time_interleaved
 from onnxopt.runtime.session import open_session
 
 _WIDTHS = (128, 124, 120, 116, 112, 108, 104, 100, 96, 88, 80, 72, 64)

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from side_by_side import DECODE, MODELS, REQUEST
 from tools import TOOLS
 
-from onnxopt.runtime.interleaving import time_interleaved
-from onnxopt.runtime.ratio import ratio_between
+from onnxopt.runtime.measuring.interleaving import time_interleaved
+from onnxopt.runtime.measuring.ratio import ratio_between
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "models"))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from onnxopt.runtime.block_timing import time_block_sizes, time_float
+from onnxopt.runtime.measuring.block_timing import time_block_sizes, time_float
 
 SHAPES = ((768, 768), (768, 3072), (3072, 768), (768, 32000))
 _SIZES = (32, 64, 128)

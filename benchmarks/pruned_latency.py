@@ -18,8 +18,8 @@ from cache import materialize  # noqa: E402
 from registry import model as reference  # noqa: E402
 
 import onnxopt  # noqa: E402
-from onnxopt.runtime.inputs import plan_inputs  # noqa: E402
-from onnxopt.runtime.speed import measure_speed  # noqa: E402
+from onnxopt.runtime.inputs.plan import plan_inputs  # noqa: E402
+from onnxopt.runtime.measuring.speed import measure_speed  # noqa: E402
 
 _ASKED = 0.7
 _SECONDS = 20.0

@@ -29,11 +29,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 import onnxopt
-from onnxopt.runtime.deviation import Reference
-from onnxopt.runtime.inputs import InputSet
-from onnxopt.runtime.ratio import Ratio
+from onnxopt.runtime.inputs.plan import InputSet
+from onnxopt.runtime.measuring.ratio import Ratio
+from onnxopt.runtime.measuring.speed import measure_speed
+from onnxopt.runtime.parity.deviation import Reference
 from onnxopt.runtime.session import CPU
-from onnxopt.runtime.speed import measure_speed
 
 ROOT = Path(__file__).resolve().parent.parent
 # Of widths of 32 and 64 these leave multiples of 8, without which kernels become slower.

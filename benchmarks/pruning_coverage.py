@@ -32,7 +32,7 @@ from onnxopt.graph.axes.groups import find_groups  # noqa: E402
 from onnxopt.passes.pruning import RemoveDeadUnits  # noqa: E402
 from onnxopt.passes.pruning.unsharing import unshare  # noqa: E402
 from onnxopt.passes.pruning.vocabulary import vocabulary_tables  # noqa: E402
-from onnxopt.runtime.inputs import plan_inputs  # noqa: E402
+from onnxopt.runtime.inputs.plan import plan_inputs  # noqa: E402
 from onnxopt.runtime.session import open_session  # noqa: E402
 
 MODELS = (

@@ -54,9 +54,9 @@ def main() -> None:
 
 def _feeds(source: Path) -> dict[str, object]:
     """The first input set that the original runs with."""
-    from onnxopt.runtime.inputs import plan_inputs
+    from onnxopt.runtime.inputs.plan import plan_inputs
+    from onnxopt.runtime.inputs.trials import run_plan
     from onnxopt.runtime.session import open_session as open_quietly
-    from onnxopt.runtime.trials import run_plan
 
     plan = plan_inputs(onnxopt.load(source), sets=1)
     return dict(run_plan(open_quietly(source), plan).sets[0].feeds)

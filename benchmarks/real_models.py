@@ -21,8 +21,8 @@ from tools import TOOLS
 
 from onnxopt.core.errors import OnnxOptError
 from onnxopt.graph.loading import load_model
-from onnxopt.runtime.inputs import plan_inputs
-from onnxopt.runtime.parity import check_parity
+from onnxopt.runtime.inputs.plan import plan_inputs
+from onnxopt.runtime.parity.check import check_parity
 
 
 def verdict(source: Path, target: Path) -> str:

@@ -19,9 +19,9 @@ import onnx
 import onnxopt
 from onnxopt.core.errors import OnnxOptError
 from onnxopt.graph.loading import load_model
-from onnxopt.runtime.bench_inputs import bench_inputs, plan_bench_inputs
-from onnxopt.runtime.benchmark import paired_ratio
 from onnxopt.runtime.binding import run_call
+from onnxopt.runtime.inputs.bench_inputs import bench_inputs, plan_bench_inputs
+from onnxopt.runtime.measuring.benchmark import paired_ratio
 from onnxopt.runtime.session import Feeds, open_session
 from onnxopt.runtime.session_settings import SessionSettings
 

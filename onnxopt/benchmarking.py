@@ -11,7 +11,7 @@ from onnxopt.core.errors import InvalidInputError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from onnxopt.runtime.benchmark_result import BenchmarkResult
+    from onnxopt.runtime.measuring.benchmark_result import BenchmarkResult
 
 Optimization = Literal["all", "extended", "basic", "disabled"]
 
@@ -60,8 +60,8 @@ def benchmark(
         raise InvalidInputError("no model to measure: give at least one")
     if seconds <= 0 or sessions < 1:
         raise InvalidInputError("seconds and sessions have to be more than 0")
-    from onnxopt.runtime.benchmark_models import benchmark_models
-    from onnxopt.runtime.benchmark_settings import BenchmarkSettings
+    from onnxopt.runtime.measuring.benchmark_models import benchmark_models
+    from onnxopt.runtime.measuring.benchmark_settings import BenchmarkSettings
 
     settings = BenchmarkSettings(
         provider=provider,

@@ -246,8 +246,8 @@ def _complete(
 
 
 def _parity(original: Path, model: Path, options: BundleOptions) -> dict[str, Any]:
-    from onnxopt.runtime.inputs import plan_inputs
-    from onnxopt.runtime.verify_saved import verify_saved
+    from onnxopt.runtime.inputs.plan import plan_inputs
+    from onnxopt.runtime.parity.verify_saved import verify_saved
 
     found = verify_saved(model, original, plan_inputs(load_model(original), options.inputs))
     if found.status != "failed":

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxopt.core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from onnxopt.runtime.comparison_result import ComparisonResult
+    from onnxopt.runtime.parity.comparison_result import ComparisonResult
 
 PathLike = str | os.PathLike[str]
 
@@ -66,9 +66,9 @@ def compare(
     if tolerance is not None and not tolerance >= 0:
         raise InvalidInputError("the tolerance has to be 0 or more")
     from onnxopt.graph.loading import load_model
-    from onnxopt.runtime.comparing_models import Comparing
-    from onnxopt.runtime.inputs import plan_inputs
-    from onnxopt.runtime.scoring import Scoring
+    from onnxopt.runtime.inputs.plan import plan_inputs
+    from onnxopt.runtime.parity.comparing_models import Comparing
+    from onnxopt.runtime.parity.scoring import Scoring
 
     graph = first if isinstance(first, ir.Model) else load_model(first)
     if not isinstance(second, ir.Model):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Precision = Literal["fp16", "bf16"]
 PathLike = str | os.PathLike[str]
 
-# What is usual for these types (`runtime.conversion`).
+# What is usual for these types (`runtime.parity.conversion`).
 _TOLERANCE = {"fp16": 0.01, "bf16": 0.05}
 # Values seen on a few inputs grow on others.
 _MARGIN = 2.0

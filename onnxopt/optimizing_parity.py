@@ -14,12 +14,12 @@ from onnxopt.core.timing import timed
 from onnxopt.targets import Target
 
 if TYPE_CHECKING:
-    from onnxopt.runtime.proving import Prover
+    from onnxopt.runtime.parity.proving import Prover
 
 
 def prove(prover: Prover, result: ir.Model | Path, report: Report) -> None:
     """Fills `report.parity`; raises if the result, in memory or as a file, is not at parity."""
-    from onnxopt.runtime.proving import CrashedError
+    from onnxopt.runtime.parity.proving import CrashedError
 
     with timed(report.seconds, "parity"):
         try:
@@ -38,7 +38,7 @@ def blame_given(
     original: str | os.PathLike[str] | ir.Model, report: Report, shapes: bool, inputs: bool
 ) -> None:
     """Raises if a model does not run only because of the shapes or inputs that the user gave."""
-    from onnxopt.runtime.parity import check_parity
+    from onnxopt.runtime.parity.check import check_parity
 
     if not (shapes or inputs):
         return

@@ -26,7 +26,7 @@ from onnxopt.targets import Target
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from onnxopt.runtime.proving import Prover
+    from onnxopt.runtime.parity.proving import Prover
 
 PathLike = str | os.PathLike[str]
 
@@ -71,7 +71,7 @@ class Run:
 
     def guarded(self, mode: Literal["parity", "full"], budget: float) -> Result:
         """The passes as transactions; what breaks parity, or is proven slower, is undone."""
-        from onnxopt.runtime.guarded_run import run_guarded
+        from onnxopt.runtime.guard.guarded_run import run_guarded
 
         report, original, work = self._start(check=True)
         # What ONNX Runtime crashes on ended the search already, or there was no crash before it.
@@ -98,8 +98,8 @@ class Run:
         self, original: PathLike | ir.Model, work: ir.Model, stack: ExitStack, isolated: bool
     ) -> Prover:
         """What compares results with the original, on inputs planned from the fixed shapes."""
-        from onnxopt.runtime.inputs import plan_inputs
-        from onnxopt.runtime.proving import Prover
+        from onnxopt.runtime.inputs.plan import plan_inputs
+        from onnxopt.runtime.parity.proving import Prover
 
         source = original if isinstance(original, ir.Model) else Path(original)
         plan = plan_inputs(work, self.inputs)

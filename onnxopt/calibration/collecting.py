@@ -19,7 +19,7 @@ from onnxopt.calibration.statistics import Statistics
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.fingerprint import fingerprint
-from onnxopt.runtime.probing import Probe, chunks
+from onnxopt.runtime.diagnosis.probing import Probe, chunks
 
 DEFAULT_MEMORY = 1 << 30
 # What an array costs besides itself while it is observed: a copy and the indexes of its bins.

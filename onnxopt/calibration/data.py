@@ -19,19 +19,19 @@ from onnxopt.calibration.rows import in_rows
 from onnxopt.calibration.texts import TEXT_SUFFIXES, read_texts
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.values import dims
-from onnxopt.runtime.inputs import InputPlan, InputSet, plan_inputs
-from onnxopt.runtime.library import CannotRunError
-from onnxopt.runtime.session import open_session
-from onnxopt.runtime.trials import run_plan
-from onnxopt.runtime.user_data import UserData
-from onnxopt.runtime.user_file import read_file
-from onnxopt.runtime.user_files import read_files
-from onnxopt.runtime.user_functions import (
+from onnxopt.runtime.inputs.plan import InputPlan, InputSet, plan_inputs
+from onnxopt.runtime.inputs.trials import run_plan
+from onnxopt.runtime.inputs.user_data import UserData
+from onnxopt.runtime.inputs.user_file import read_file
+from onnxopt.runtime.inputs.user_files import read_files
+from onnxopt.runtime.inputs.user_functions import (
     USER_ERRORS,
     call_data_function,
     find_function,
     names_function,
 )
+from onnxopt.runtime.library import CannotRunError
+from onnxopt.runtime.session import open_session
 
 # Ranges from fewer samples miss values that occur later.
 FEW_SAMPLES = 16

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxopt.calibration.collecting import DEFAULT_MEMORY
 from onnxopt.calibration.data import CalibrationData
 from onnxopt.calibration.runs import largest_sample, run_samples
-from onnxopt.runtime.probing import Probe, chunks
+from onnxopt.runtime.diagnosis.probing import Probe, chunks
 
 # What is as negative as that rules something out; it may become minus infinity.
 _MASK = -1e30

@@ -8,8 +8,8 @@ import onnx_ir as ir
 
 from onnxopt.calibration.data import CalibrationData
 from onnxopt.core.errors import InvalidInputError
-from onnxopt.runtime.deviation import Reference
 from onnxopt.runtime.library import CannotRunError
+from onnxopt.runtime.parity.deviation import Reference
 
 # The most input sets that are kept apart.
 HELD_OUT = 16

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from onnxopt.core.walking import used_values
-from onnxopt.runtime.probing import chunks
+from onnxopt.runtime.diagnosis.probing import chunks
 
 # ONNX Runtime keeps weights a second time, in the layout that its kernels want.
 _COPIES = 2

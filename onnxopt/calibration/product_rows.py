@@ -15,7 +15,7 @@ from onnxopt.calibration.collecting import DEFAULT_MEMORY
 from onnxopt.calibration.data import CalibrationData
 from onnxopt.calibration.runs import largest_sample, run_samples
 from onnxopt.graph.products import Product
-from onnxopt.runtime.probing import Probe, chunks
+from onnxopt.runtime.diagnosis.probing import Probe, chunks
 
 # Twice as many rows as a weight is long say enough of how its inputs go together.
 _ROWS_PER_LENGTH = 2

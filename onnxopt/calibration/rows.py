@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.values import dims
-from onnxopt.runtime.user_data import UserData
+from onnxopt.runtime.inputs.user_data import UserData
 
 # Rows of a long array that make one input set, where the model takes any number.
 _ROWS = 8

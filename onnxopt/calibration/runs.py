@@ -8,10 +8,10 @@ from typing import Any
 from onnxopt.calibration.data import CalibrationData
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.mapped import release_weights
-from onnxopt.runtime.inputs import InputSet
+from onnxopt.runtime.diagnosis.probing import Probe, as_declared, open_plain
+from onnxopt.runtime.diagnosis.regions import cut
+from onnxopt.runtime.inputs.plan import InputSet
 from onnxopt.runtime.library import CannotRunError
-from onnxopt.runtime.probing import Probe, as_declared, open_plain
-from onnxopt.runtime.regions import cut
 
 
 def run_samples(

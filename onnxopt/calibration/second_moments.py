@@ -20,7 +20,7 @@ from onnxopt.calibration.pieces import cut_into_pieces
 from onnxopt.calibration.runs import largest_sample
 from onnxopt.calibration.walk import Walk
 from onnxopt.core.errors import InvalidInputError
-from onnxopt.runtime.probing import Probe
+from onnxopt.runtime.diagnosis.probing import Probe
 
 DEFAULT_MEMORY = 1 << 30
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxopt.core.errors import InvalidInputError, MissingDependencyError
-from onnxopt.runtime.user_functions import user_code
+from onnxopt.runtime.inputs.user_functions import user_code
 
 TEXT_SUFFIXES = frozenset({".txt", ".jsonl", ".json"})
 _MOST_TOKENS = 512

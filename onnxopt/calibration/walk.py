@@ -16,11 +16,11 @@ from onnxopt.calibration.data import CalibrationData
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.core.walking import used_values
 from onnxopt.graph.mapped import release_weights
+from onnxopt.runtime.diagnosis.probing import as_declared
+from onnxopt.runtime.diagnosis.regions import FED, cut
 from onnxopt.runtime.library import CannotRunError
-from onnxopt.runtime.probing import as_declared
-from onnxopt.runtime.regions import FED, cut
+from onnxopt.runtime.parity.spooling import Spool
 from onnxopt.runtime.session import open_session
-from onnxopt.runtime.spooling import Spool
 
 _Arrays = dict[str, Any]
 

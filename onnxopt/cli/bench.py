@@ -20,7 +20,7 @@ from onnxopt.cli.output import say
 from onnxopt.core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from onnxopt.runtime.benchmark_result import BenchmarkResult
+    from onnxopt.runtime.measuring.benchmark_result import BenchmarkResult
 
 
 @click.command("bench")

@@ -20,8 +20,8 @@ from onnxopt.cli.options import (
 from onnxopt.cli.output import say
 
 if TYPE_CHECKING:
-    from onnxopt.runtime.comparison_result import ComparisonResult
-    from onnxopt.runtime.difference import Difference
+    from onnxopt.runtime.parity.comparison_result import ComparisonResult
+    from onnxopt.runtime.parity.difference import Difference
 
 _NOT_AT_PARITY = 3
 
@@ -101,7 +101,7 @@ def command(
     if html is not None:
         from onnxopt.cli.pages.compare_page import compare_page
         from onnxopt.cli.pages.parts import write_page
-        from onnxopt.runtime.benchmarked import model_names
+        from onnxopt.runtime.measuring.benchmarked import model_names
 
         first_name, second_name = model_names([first, second])
         write_page(compare_page(result, (first_name, second_name)), html)
@@ -154,7 +154,7 @@ def _print(result: ComparisonResult, verbose: bool) -> None:
 
 
 def _figures(difference: Difference) -> list[str]:
-    from onnxopt.runtime.comparison_result import agreement, sqnr
+    from onnxopt.runtime.parity.comparison_result import agreement, sqnr
 
     if difference.broken:
         return [difference.broken, *["-"] * 4]
@@ -181,7 +181,7 @@ def _noise(noise: Difference) -> str:
 
 
 def _tolerance_of(difference: Difference, tolerance: object) -> str:
-    from onnxopt.runtime.tolerance import Tolerance
+    from onnxopt.runtime.parity.tolerance import Tolerance
 
     assert isinstance(tolerance, Tolerance)
     if difference.kind != "float":

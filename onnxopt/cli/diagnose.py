@@ -64,7 +64,7 @@ def command(
     told from the error that it inherits. Exit code 3 if the outputs differ beyond the noise or,
     where B has fewer bits or --budget is given, beyond the budget.
     """
-    from onnxopt.runtime.diagnosis import diagnose
+    from onnxopt.runtime.diagnosis.search import diagnose
 
     found = diagnose(
         original,
@@ -76,7 +76,7 @@ def command(
     )
     if page is not None:
         from onnxopt.core.errors import SaveError
-        from onnxopt.runtime.diagnosis_page import diagnosis_page
+        from onnxopt.runtime.diagnosis.page import diagnosis_page
 
         try:
             page.write_text(diagnosis_page(found, (original.name, rewritten.name)), "utf-8")

@@ -11,7 +11,7 @@ from onnxopt.core.errors import SaveError
 from onnxopt.runtime.page import page
 
 if TYPE_CHECKING:
-    from onnxopt.runtime.benchmark_result import BenchmarkResult
+    from onnxopt.runtime.measuring.benchmark_result import BenchmarkResult
 
 _COLORS = tuple(f"var(--c{index})" for index in range(6))
 _WIDTH, _LEFT, _RIGHT, _ROW = 960, 220, 210, 34

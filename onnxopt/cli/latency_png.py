@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from onnxopt.core.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from onnxopt.runtime.benchmark_result import BenchmarkResult
+    from onnxopt.runtime.measuring.benchmark_result import BenchmarkResult
 
 
 def require_matplotlib() -> None:

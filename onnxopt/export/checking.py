@@ -12,12 +12,12 @@ import onnx_ir as ir
 from onnxopt.core.walking import all_bodies
 from onnxopt.export.parts import Part, Shape
 from onnxopt.export.references import OwnNoise, Reference, own_noise, worst
-from onnxopt.runtime.difference import Difference
 from onnxopt.runtime.integer_layers import IntegerLayers, read_integer_layers
 from onnxopt.runtime.library import CannotRunError
-from onnxopt.runtime.profiling import profile_model
+from onnxopt.runtime.measuring.profiling import profile_model
+from onnxopt.runtime.parity.difference import Difference
+from onnxopt.runtime.parity.tolerance import QUANTIZED_FLOOR, Tolerance, above_noise, floor
 from onnxopt.runtime.session import ModelSource, Optimization, Session, open_session
-from onnxopt.runtime.tolerance import QUANTIZED_FLOOR, Tolerance, above_noise, floor
 
 # ONNX Runtime's optimizations copy weights: folded transposes, packed layouts.
 LARGE_BYTES = 1 << 30

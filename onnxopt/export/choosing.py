@@ -16,10 +16,10 @@ from onnxopt.export.parts import Part
 from onnxopt.export.quantized import fit_integer_kernels
 from onnxopt.export.references import Reference
 from onnxopt.presets import cleanup
-from onnxopt.runtime.benchmark import Ratio
-from onnxopt.runtime.inputs import InputSet
+from onnxopt.runtime.inputs.plan import InputSet
 from onnxopt.runtime.library import CannotRunError
-from onnxopt.runtime.speed import measure_speed
+from onnxopt.runtime.measuring.benchmark import Ratio
+from onnxopt.runtime.measuring.speed import measure_speed
 
 _SECONDS = 4.0
 

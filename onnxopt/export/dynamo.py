@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxopt.export.exporters import ExportFailedError, Job, few_lines
 from onnxopt.export.parts import Part
 from onnxopt.export.weights import tie_weights, transpose_weights
-from onnxopt.runtime.user_functions import user_code
+from onnxopt.runtime.inputs.user_functions import user_code
 
 # torch.export leaves out what makes the result of fused attention contiguous, which it is already;
 # once the attention is decomposed, it is not.

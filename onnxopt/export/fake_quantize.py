@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 from onnxopt.core.errors import InvalidInputError
-from onnxopt.runtime.user_functions import user_code
+from onnxopt.runtime.inputs.user_functions import user_code
 
 
 def converted(source: str, module: Any) -> tuple[Any, list[str]]:

@@ -11,7 +11,7 @@ from onnxopt.export.fake_quantize import converted
 from onnxopt.export.filling import like_example
 from onnxopt.export.parts import Case, Input, Part, Tensor
 from onnxopt.export.sources import Loaded
-from onnxopt.runtime.user_functions import find_function, user_code
+from onnxopt.runtime.inputs.user_functions import find_function, user_code
 
 
 def load_function(source: str) -> Loaded:

@@ -11,7 +11,7 @@ from onnxopt.export.configurations import check_configuration
 from onnxopt.export.sources import Loaded
 from onnxopt.export.tasks import Task, find_task
 from onnxopt.export.transformers_parts import transformers_parts
-from onnxopt.runtime.user_functions import user_code
+from onnxopt.runtime.inputs.user_functions import user_code
 
 _TIMEOUT = 5.0  # seconds until the hub counts as unreachable
 _WANTED = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")

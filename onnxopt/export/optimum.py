@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxopt.export.exporters import ExportFailedError, Job, few_lines
 from onnxopt.export.parts import Part
 from onnxopt.graph.loading import load_model
-from onnxopt.runtime.user_functions import user_code
+from onnxopt.runtime.inputs.user_functions import user_code
 
 # It writes files by way of protobuf messages in memory, weights included.
 _MOST_BYTES = 1 << 30

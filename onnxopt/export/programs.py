@@ -14,7 +14,7 @@ from onnxopt.export.filling import like_example
 from onnxopt.export.functions import wrapped
 from onnxopt.export.parts import Input
 from onnxopt.export.sources import Loaded
-from onnxopt.runtime.user_functions import USER_ERRORS
+from onnxopt.runtime.inputs.user_functions import USER_ERRORS
 
 _LARGEST_SIZE = 64
 # Constants that torch.export.load would unpickle whatever they are.

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from onnxopt.core.pipeline import Pipeline
 from onnxopt.passes.quantization import UseSignedWeights
 from onnxopt.presets import quantized
-from onnxopt.runtime.tolerance import is_quantized
+from onnxopt.runtime.parity.tolerance import is_quantized
 from onnxopt.targets import detect_target
 
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.export.parts import Case, Part, Shape, size_of, terms
-from onnxopt.runtime.comparison import compare
-from onnxopt.runtime.difference import Difference
-from onnxopt.runtime.user_functions import user_code
+from onnxopt.runtime.inputs.user_functions import user_code
+from onnxopt.runtime.parity.comparison import compare
+from onnxopt.runtime.parity.difference import Difference
 
 # Two runs on the same inputs agree to the last bit, or nearly, unless random numbers are drawn.
 _MOST_NOISE = 1e-4

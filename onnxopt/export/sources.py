@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.export.parts import Part
-from onnxopt.runtime.user_functions import names_function
+from onnxopt.runtime.inputs.user_functions import names_function
 
 Kind = Literal["folder", "hub", "function", "program"]
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnxopt.export.exporters import ExportFailedError, Job, few_lines
 from onnxopt.export.parts import Part
 from onnxopt.export.weights import bind_weights, tie_weights, transpose_weights
-from onnxopt.runtime.user_functions import user_code
+from onnxopt.runtime.inputs.user_functions import user_code
 
 _NEWEST_OPSET = 20
 # What shape inference may compute with; larger constants say nothing about shapes.

@@ -26,7 +26,7 @@ from onnxopt.graph.values import dims
 from onnxopt.pruning.ladders import Ladder
 from onnxopt.pruning.options import Goal
 from onnxopt.pruning.report import BlockEntry
-from onnxopt.runtime.probing import Probe, chunks
+from onnxopt.runtime.diagnosis.probing import Probe, chunks
 
 # Input sets that tell how much a branch adds.
 _ENOUGH = 64

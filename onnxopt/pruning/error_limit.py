@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxopt.core.errors import ParityError
 from onnxopt.core.report import Report
-from onnxopt.runtime.deviation import Deviation
+from onnxopt.runtime.parity.deviation import Deviation
 
 
 def require_error(

@@ -17,7 +17,7 @@ from onnxopt.calibration.second_moments import Moments
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.linear_maps import Floats, LinearMap
 from onnxopt.pruning.fitting import rows_wanted
-from onnxopt.runtime.probing import Probe, chunks
+from onnxopt.runtime.diagnosis.probing import Probe, chunks
 
 
 class InputMoments:

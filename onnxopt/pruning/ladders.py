@@ -26,7 +26,7 @@ from onnxopt.passes.pruning.importance import (
     removal_order,
     score_units,
 )
-from onnxopt.runtime.probing import Probe, chunks
+from onnxopt.runtime.diagnosis.probing import Probe, chunks
 
 # The inverse of moments over more features than this takes too long.
 MOST_FEATURES = 8192

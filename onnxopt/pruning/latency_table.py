@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from onnxopt.graph.axes.groups import Groups
 from onnxopt.pruning.gains import node_shares
-from onnxopt.runtime.profiling import profile_model
+from onnxopt.runtime.measuring.profiling import profile_model
 from onnxopt.runtime.session import Feeds, open_session
 from onnxopt.targets import Target
 

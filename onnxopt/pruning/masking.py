@@ -32,7 +32,7 @@ from onnxopt.pruning.mask_report import MaskReport
 from onnxopt.pruning.preparing import prepare
 from onnxopt.runtime.library import require_runtime
 from onnxopt.runtime.loadable import opens
-from onnxopt.runtime.speed import measure_speed
+from onnxopt.runtime.measuring.speed import measure_speed
 from onnxopt.targets import as_target
 
 if TYPE_CHECKING:

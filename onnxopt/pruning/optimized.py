@@ -23,8 +23,8 @@ from onnxopt.optimizing_run import PathLike, Result
 from onnxopt.pruning.error_limit import require_error
 from onnxopt.pruning.goals import parse_goal
 from onnxopt.pruning.running import prune
-from onnxopt.runtime.deviation import Deviation
 from onnxopt.runtime.loadable import opens
+from onnxopt.runtime.parity.deviation import Deviation
 from onnxopt.targets import Target
 
 if TYPE_CHECKING:

@@ -31,8 +31,8 @@ from onnxopt.pruning.options import WHOLE, PruneOptions
 from onnxopt.pruning.preparing import finished
 from onnxopt.pruning.report import PruningReport
 from onnxopt.pruning.taylor import taylor_ladders
-from onnxopt.runtime.deviation import Reference
-from onnxopt.runtime.speed import measure_speed
+from onnxopt.runtime.measuring.speed import measure_speed
+from onnxopt.runtime.parity.deviation import Reference
 
 # Kernels of the CPU work on 8 columns or channels at a time (benchmarks/kernel_widths.py).
 _MULTIPLE = 8

@@ -20,7 +20,7 @@ from onnxopt.graph.batch_norms import BatchNorm, batch_norms
 from onnxopt.graph.linear_maps import LinearMap, is_shared, linear_maps
 from onnxopt.graph.values import same_shape
 from onnxopt.pruning.fitting import Fit, Kept, Repair, Stage
-from onnxopt.runtime.probing import chunks
+from onnxopt.runtime.diagnosis.probing import chunks
 
 _MOST_STAGES = 64
 # Moments over more inputs than this take too long to solve.

@@ -8,8 +8,8 @@ from typing import Any
 from onnxopt.core.report import Report
 from onnxopt.pruning.candidates import Size
 from onnxopt.pruning.fitting import Repair
-from onnxopt.runtime.deviation import Deviation
-from onnxopt.runtime.ratio import Ratio
+from onnxopt.runtime.measuring.ratio import Ratio
+from onnxopt.runtime.parity.deviation import Deviation
 
 _MOST_LINES = 12
 

@@ -28,12 +28,12 @@ from onnxopt.pruning.planning import Planner
 from onnxopt.pruning.preparing import finished, prepare
 from onnxopt.pruning.repairing import repair
 from onnxopt.pruning.report import PruningReport
-from onnxopt.runtime.deviation import Deviation
-from onnxopt.runtime.interleaving import time_interleaved
 from onnxopt.runtime.library import require_runtime
 from onnxopt.runtime.loadable import opens
+from onnxopt.runtime.measuring.interleaving import time_interleaved
+from onnxopt.runtime.measuring.speed import measure_speed
+from onnxopt.runtime.parity.deviation import Deviation
 from onnxopt.runtime.session import Feeds, open_session
-from onnxopt.runtime.speed import measure_speed
 from onnxopt.targets import as_target
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import onnx_ir as ir
 from onnxopt.calibration.data import CalibrationData
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.quantizing.options import QuantizeOptions
-from onnxopt.runtime.deviation import Reference
 from onnxopt.runtime.library import CannotRunError
+from onnxopt.runtime.parity.deviation import Reference
 
 # What one run over all of them may take of the budget, and how many are measured on in any case.
 _SHARE, _FEWEST = 0.04, 4

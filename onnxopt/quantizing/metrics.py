@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from onnxopt.calibration.data import CalibrationData
 from onnxopt.core.errors import InvalidInputError
-from onnxopt.runtime.user_functions import find_function, names_function, user_code
+from onnxopt.runtime.inputs.user_functions import find_function, names_function, user_code
 
 # Outputs by name and the number of the sample in the data -> a number, the higher the better.
 Score = Callable[[Mapping[str, Any], int], float]

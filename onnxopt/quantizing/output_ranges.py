@@ -14,7 +14,7 @@ from onnxopt.calibration.table import CalibrationTable
 from onnxopt.graph.calibrated import Range, Ranges
 from onnxopt.graph.products import product_of
 from onnxopt.graph.quantization import Encoding, dequantize, parameters, quantize
-from onnxopt.runtime.probing import Probe
+from onnxopt.runtime.diagnosis.probing import Probe
 
 # Ways to choose a range; percentiles by their number.
 _PERCENTILES = (99.9, 99.99, 99.999)

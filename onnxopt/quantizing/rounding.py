@@ -18,7 +18,7 @@ from onnxopt.graph.quantization import Encoding, quantize
 from onnxopt.graph.rounding import damping_for, round_with_moments
 from onnxopt.passes.quantization.saturation import LARGEST_PAIR, largest_pairs
 from onnxopt.passes.quantization.tensors import weight_parameters
-from onnxopt.runtime.probing import Probe
+from onnxopt.runtime.diagnosis.probing import Probe
 
 # Rows that say whether the integers found on the others are better than the nearest ones.
 _HELD_OUT = 4

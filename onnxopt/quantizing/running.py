@@ -34,11 +34,11 @@ from onnxopt.quantizing.repairing import Bases
 from onnxopt.quantizing.report import QuantizationReport
 from onnxopt.quantizing.search import Search
 from onnxopt.quantizing.tried import Tried
-from onnxopt.runtime.benchmark import Ratio
-from onnxopt.runtime.deviation import Reference
 from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.loadable import opens
-from onnxopt.runtime.speed import measure_speed
+from onnxopt.runtime.measuring.benchmark import Ratio
+from onnxopt.runtime.measuring.speed import measure_speed
+from onnxopt.runtime.parity.deviation import Reference
 from onnxopt.targets import as_target
 
 if TYPE_CHECKING:

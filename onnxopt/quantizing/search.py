@@ -30,9 +30,9 @@ from onnxopt.quantizing.options import QuantizeOptions
 from onnxopt.quantizing.repairing import Bases
 from onnxopt.quantizing.tried import Tried
 from onnxopt.quantizing.work import node_works
-from onnxopt.runtime.benchmark import Ratio
-from onnxopt.runtime.deviation import Reference
 from onnxopt.runtime.library import CannotRunError
+from onnxopt.runtime.measuring.benchmark import Ratio
+from onnxopt.runtime.parity.deviation import Reference
 
 # Times a model against float; briefly if the flag says so.
 Timer = Callable[[ir.Model, bool], Ratio]

@@ -17,7 +17,7 @@ from onnxopt.graph.channel_links import ChannelLink, find_links
 from onnxopt.graph.products import Product
 from onnxopt.graph.quantization import Encoding, dequantize, parameters, quantize
 from onnxopt.passes.quantization.tensors import weight_parameters
-from onnxopt.runtime.probing import Probe
+from onnxopt.runtime.diagnosis.probing import Probe
 
 # Thresholds on the way from the median channel (0) to the largest (1), geometrically.
 _STEPS = (-0.2, 0.0, 0.2, 0.4, 0.6, 0.8)

@@ -10,8 +10,8 @@ import onnx_ir as ir
 from onnxopt.core.passes import Refusal
 from onnxopt.quantizing.forms import Form
 from onnxopt.quantizing.report import Candidate
-from onnxopt.runtime.benchmark import Ratio
-from onnxopt.runtime.deviation import Deviation
+from onnxopt.runtime.measuring.benchmark import Ratio
+from onnxopt.runtime.parity.deviation import Deviation
 
 
 @dataclasses.dataclass(eq=False)

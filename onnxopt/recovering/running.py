@@ -19,9 +19,9 @@ from onnxopt.graph.accepting import accepted_model
 from onnxopt.graph.loading import load_model
 from onnxopt.graph.saving import check_target, save_model
 from onnxopt.recovering.report import RecoveryReport
+from onnxopt.runtime.diagnosis.probing import open_plain
 from onnxopt.runtime.library import CannotRunError, require_runtime
 from onnxopt.runtime.loadable import opens
-from onnxopt.runtime.probing import open_plain
 from onnxopt.runtime.session import Session, open_session
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from onnxopt.core.errors import InvalidInputError
-from onnxopt.runtime.interleaving import Call
 from onnxopt.runtime.library import load_runtime
+from onnxopt.runtime.measuring.interleaving import Call
 from onnxopt.runtime.session import Feeds, Session
 
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}

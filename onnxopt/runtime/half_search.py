@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxopt.runtime.diagnosis.probing import as_declared
 from onnxopt.runtime.library import CannotRunError
-from onnxopt.runtime.probing import as_declared
 from onnxopt.runtime.session import open_session
 
 Outputs = Sequence[Mapping[str, Any]]

@@ -10,7 +10,7 @@ import dataclasses
 from collections import Counter
 from typing import Any
 
-from onnxopt.runtime.profiling import Profile
+from onnxopt.runtime.measuring.profiling import Profile
 
 _INTEGER = frozenset(
     {

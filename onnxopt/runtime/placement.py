@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxopt.runtime.profiling import Profile, profile_model
+from onnxopt.runtime.measuring.profiling import Profile, profile_model
 from onnxopt.runtime.providers import check_provider
 from onnxopt.runtime.session import Feeds, Session, open_session
 

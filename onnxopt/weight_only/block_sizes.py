@@ -62,7 +62,7 @@ def choose_block_sizes(
     Raises:
         OnnxOptError: ONNX Runtime is missing, or has no such kernel.
     """
-    from onnxopt.runtime.block_timing import time_block_sizes
+    from onnxopt.runtime.measuring.block_timing import time_block_sizes
 
     path, machine = _cache_file(), _machine(settings.threads)
     known = _read(path)

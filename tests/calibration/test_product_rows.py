@@ -9,7 +9,7 @@ from helpers.rewriting import parse_model
 from onnxopt.calibration.data import open_data
 from onnxopt.calibration.product_rows import product_rows
 from onnxopt.graph.products import product_of
-from onnxopt.runtime.probing import Probe
+from onnxopt.runtime.diagnosis.probing import Probe
 
 
 @pytest.mark.parametrize("max_memory", [1, 1 << 20])

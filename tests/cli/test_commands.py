@@ -21,8 +21,8 @@ import onnxopt.passes
 from onnxopt.cli.group import COMMANDS, cli
 from onnxopt.core.errors import OnnxOptError, ParityError
 from onnxopt.core.passes import Pass, PassResult
-from onnxopt.runtime.parity import ParityCheck
-from onnxopt.runtime.parity_result import ParityResult
+from onnxopt.runtime.parity.check import ParityCheck
+from onnxopt.runtime.parity.result import ParityResult
 
 MODEL = """
 <ir_version: 10, opset_import: ["" : 18]>

@@ -6,8 +6,8 @@ import os
 import time
 from pathlib import Path
 
-from onnxopt.runtime.inputs import InputPlan
-from onnxopt.runtime.parity_result import ParityResult
+from onnxopt.runtime.inputs.plan import InputPlan
+from onnxopt.runtime.parity.result import ParityResult
 
 
 def crash(result: Path, original: Path, plan: InputPlan) -> ParityResult:

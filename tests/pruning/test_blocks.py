@@ -13,7 +13,7 @@ from helpers.rewriting import op_types, random_feeds, run
 
 import onnxopt
 from onnxopt.core.errors import InvalidInputError
-from onnxopt.runtime.ratio import Ratio
+from onnxopt.runtime.measuring.ratio import Ratio
 
 MODELS = Path(__file__).resolve().parent.parent.parent / "models"
 

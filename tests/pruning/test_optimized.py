@@ -19,7 +19,7 @@ from onnxopt.cli.group import cli
 from onnxopt.core.errors import InvalidInputError, ParityError
 from onnxopt.graph.saving import save_model
 from onnxopt.pruning.goals import parse_goal
-from onnxopt.runtime.ratio import Ratio
+from onnxopt.runtime.measuring.ratio import Ratio
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

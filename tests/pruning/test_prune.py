@@ -17,7 +17,7 @@ import onnxopt
 from onnxopt.cli.group import cli
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.saving import save_model
-from onnxopt.runtime.ratio import Ratio
+from onnxopt.runtime.measuring.ratio import Ratio
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from onnxopt.graph.naming import name_nodes
 from onnxopt.graph.quantization import INTEGER_TYPES
 from onnxopt.quantizing.forms import Basis, Form, Kind, observed_names
 from onnxopt.quantizing.options import QuantizeOptions
-from onnxopt.runtime.deviation import Deviation, Reference
+from onnxopt.runtime.parity.deviation import Deviation, Reference
 from onnxopt.runtime.session import CPU
 from onnxopt.targets import Target
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 import onnxopt
 from onnxopt.cli.group import cli
 from onnxopt.core.errors import InvalidInputError
-from onnxopt.runtime.ratio import Ratio
+from onnxopt.runtime.measuring.ratio import Ratio
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 

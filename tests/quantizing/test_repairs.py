@@ -19,7 +19,7 @@ from onnxopt.passes.quantization.saturation import LARGEST_PAIR, largest_pairs
 from onnxopt.quantizing.options import AUTO_REPAIRS, QuantizeOptions
 from onnxopt.quantizing.rounding import solve_roundings
 from onnxopt.quantizing.smoothing import search_scales
-from onnxopt.runtime.ratio import Ratio
+from onnxopt.runtime.measuring.ratio import Ratio
 from onnxopt.runtime.session import open_session
 
 

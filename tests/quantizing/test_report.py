@@ -19,8 +19,8 @@ from onnxopt.quantizing.improving import Improving
 from onnxopt.quantizing.options import QuantizeOptions
 from onnxopt.quantizing.preparing import check_provider
 from onnxopt.quantizing.tried import Tried
-from onnxopt.runtime.deviation import Deviation
-from onnxopt.runtime.ratio import Ratio
+from onnxopt.runtime.measuring.ratio import Ratio
+from onnxopt.runtime.parity.deviation import Deviation
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ import pytest
 
 import onnxopt
 from onnxopt.core.errors import InvalidInputError
-from onnxopt.runtime.benchmark import Ratio, paired_ratio
-from onnxopt.runtime.interleaving import time_interleaved
-from onnxopt.runtime.ratio import ratio_between, student_quantile
+from onnxopt.runtime.measuring.benchmark import Ratio, paired_ratio
+from onnxopt.runtime.measuring.interleaving import time_interleaved
+from onnxopt.runtime.measuring.ratio import ratio_between, student_quantile
 
 MODEL = "models/digits_cnn.onnx"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from onnxopt.runtime.budget import Budget, BudgetSpentError
+from onnxopt.runtime.guard.budget import Budget, BudgetSpentError
 
 
 class Clock:

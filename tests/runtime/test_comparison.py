@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from onnxopt.runtime.comparison import compare
+from onnxopt.runtime.parity.comparison import compare
 
 
 def random(*shape: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxopt.core.walking import all_graphs
-from onnxopt.runtime.diagnosis import diagnose
+from onnxopt.runtime.diagnosis.search import diagnose
 
 HEADER = '<ir_version: 10, opset_import: ["" : 18]>'
 IF = """g (float[N, 8] x) => (float[N, 8] y) {

@@ -16,9 +16,9 @@ from helpers.narrowing import to_float16, to_qdq
 
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.loading import load_model
-from onnxopt.runtime.conversion import find_conversion, parse_budget
-from onnxopt.runtime.diagnosis import diagnose
-from onnxopt.runtime.probing import Probe
+from onnxopt.runtime.diagnosis.probing import Probe
+from onnxopt.runtime.diagnosis.search import diagnose
+from onnxopt.runtime.parity.conversion import find_conversion, parse_budget
 
 CNN = Path(__file__).resolve().parents[2] / "models" / "digits_cnn.onnx"
 WIDTH = 32

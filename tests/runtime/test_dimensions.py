@@ -1,6 +1,6 @@
 import pytest
 
-from onnxopt.runtime.dimensions import evaluate, free_symbols, is_placeholder
+from onnxopt.runtime.inputs.dimensions import evaluate, free_symbols, is_placeholder
 
 
 @pytest.mark.parametrize("text", [None, "", "?", "-1", "0", "None", "unk", "dynamic"])

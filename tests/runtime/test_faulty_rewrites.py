@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxopt.comparing import compare
-from onnxopt.runtime.parity import check_parity
+from onnxopt.runtime.parity.check import check_parity
 
 HEADER = '<ir_version: 9, opset_import: ["": 18]>\n'
 

@@ -15,12 +15,12 @@ from onnxopt.core.errors import ParityError
 from onnxopt.core.pipeline import AnyPass, Observer, Repeat
 from onnxopt.core.snapshot import snapshot
 from onnxopt.passes.cleanup import ConvertOpset, FoldConstants, RemoveIdentities, RemoveUnused
-from onnxopt.runtime.benchmark import Ratio
-from onnxopt.runtime.budget import Budget
-from onnxopt.runtime.guard import Guard, GuardMode, Outcome
-from onnxopt.runtime.inputs import InputSet
-from onnxopt.runtime.parity import ParityCheck, ParityResult
-from onnxopt.runtime.speed import measure_speed
+from onnxopt.runtime.guard.budget import Budget
+from onnxopt.runtime.guard.guarding import Guard, GuardMode, Outcome
+from onnxopt.runtime.inputs.plan import InputSet
+from onnxopt.runtime.measuring.benchmark import Ratio
+from onnxopt.runtime.measuring.speed import measure_speed
+from onnxopt.runtime.parity.check import ParityCheck, ParityResult
 
 CLEAN = (FoldConstants(), RemoveIdentities(), RemoveUnused())
 LAYERS = 12

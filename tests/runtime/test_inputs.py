@@ -4,7 +4,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxopt.core.errors import InvalidInputError
-from onnxopt.runtime.inputs import plan_inputs, synthesize
+from onnxopt.runtime.inputs.plan import plan_inputs, synthesize
 from onnxopt.runtime.library import CannotRunError
 
 HEADER = '<ir_version: 9, opset_import: ["": 18, "ai.onnx.ml": 3]>\n'

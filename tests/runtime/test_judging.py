@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from onnxopt.runtime.difference import Difference
-from onnxopt.runtime.judging import _judged
-from onnxopt.runtime.tolerance import floor
+from onnxopt.runtime.parity.difference import Difference
+from onnxopt.runtime.parity.judging import _judged
+from onnxopt.runtime.parity.tolerance import floor
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from helpers.rewriting import parse_model
 
 import onnxopt
 from onnxopt.core.errors import InvalidInputError
-from onnxopt.runtime import guarded_run, load_rewrites
+from onnxopt.runtime import load_rewrites
 from onnxopt.runtime.bundles.tuning import Attempt, Tuning, tune_session
-from onnxopt.runtime.ratio import Ratio
+from onnxopt.runtime.guard import guarded_run
+from onnxopt.runtime.measuring.ratio import Ratio
 from onnxopt.runtime.saved_options import KEY, save_options, saved_options
 from onnxopt.runtime.session import Feeds
 from onnxopt.runtime.session_settings import SessionSettings

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from onnxopt.core.errors import InvalidInputError
-from onnxopt.runtime.metrics import METRICS, find_metric, read_labels, score
+from onnxopt.runtime.parity.metrics import METRICS, find_metric, read_labels, score
 
 LOGITS = np.array([[3.0, 1, 0], [0, 2, 1], [0, 1, 2], [5, 4, 3]])
 LABELS = np.array([0, 1, 1, 2])

@@ -8,11 +8,11 @@ import onnx_ir as ir
 import pytest
 
 from onnxopt.graph.loading import load_model
-from onnxopt.runtime.inputs import plan_inputs
-from onnxopt.runtime.judging import Judge
-from onnxopt.runtime.noise import NoiseRuns
+from onnxopt.runtime.inputs.plan import plan_inputs
+from onnxopt.runtime.inputs.trials import run_plan, run_sets
+from onnxopt.runtime.parity.judging import Judge
+from onnxopt.runtime.parity.noise import NoiseRuns
 from onnxopt.runtime.session import open_session
-from onnxopt.runtime.trials import run_plan, run_sets
 
 ENCODER = """<ir_version: 9, opset_import: ["": 18]>
 g (int64[batch, seq] ids, int64[batch, seq] attention_mask) => (float[batch, seq, 32] y) {

@@ -6,8 +6,8 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from onnxopt.runtime.inputs import InputSet, plan_inputs
-from onnxopt.runtime.parity import check_parity
+from onnxopt.runtime.inputs.plan import InputSet, plan_inputs
+from onnxopt.runtime.parity.check import check_parity
 from onnxopt.runtime.session import open_session
 
 HEADER = '<ir_version: 9, opset_import: ["": 18, "ai.onnx.ml": 3]>\n'

@@ -6,9 +6,9 @@ from typing import Any
 
 from helpers.planted import layers
 
-from onnxopt.runtime.inputs import synthesize
+from onnxopt.runtime.inputs.plan import synthesize
+from onnxopt.runtime.measuring.profiling import read_profile
 from onnxopt.runtime.placement import find_placement, read_placement
-from onnxopt.runtime.profiling import read_profile
 from onnxopt.runtime.session import CPU
 
 

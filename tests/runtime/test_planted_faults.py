@@ -15,9 +15,9 @@ from helpers.small_decoder import small_decoder
 
 from onnxopt.graph.loading import load_model
 from onnxopt.optimizing import optimize
-from onnxopt.runtime.diagnosis import diagnose
-from onnxopt.runtime.finding import Finding
-from onnxopt.runtime.parity import check_parity
+from onnxopt.runtime.diagnosis.finding import Finding
+from onnxopt.runtime.diagnosis.search import diagnose
+from onnxopt.runtime.parity.check import check_parity
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 LAYER = "/layers/layers.1"

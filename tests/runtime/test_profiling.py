@@ -1,4 +1,4 @@
-from onnxopt.runtime.profiling import profile_model, read_profile
+from onnxopt.runtime.measuring.profiling import profile_model, read_profile
 from onnxopt.runtime.session import open_session
 
 

@@ -14,8 +14,8 @@ from helpers.crashing import crash, crash_on_b, hang
 from helpers.rewriting import parse_model
 
 from onnxopt.graph.loading import load_model
-from onnxopt.runtime.inputs import plan_inputs
-from onnxopt.runtime.proving import CrashedError, Prover
+from onnxopt.runtime.inputs.plan import plan_inputs
+from onnxopt.runtime.parity.proving import CrashedError, Prover
 
 _TEXT = "g (float[N,2] x) => (float[N,2] y) { y = Mul (x, w) }"
 

@@ -2,7 +2,7 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from onnxopt.runtime.randomness import random_outputs
+from onnxopt.runtime.parity.randomness import random_outputs
 
 
 def outputs(body: str) -> dict[str, str]:

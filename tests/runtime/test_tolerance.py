@@ -3,9 +3,9 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from onnxopt.runtime.comparison import compare
-from onnxopt.runtime.difference import Difference
-from onnxopt.runtime.tolerance import above_noise, floor
+from onnxopt.runtime.parity.comparison import compare
+from onnxopt.runtime.parity.difference import Difference
+from onnxopt.runtime.parity.tolerance import above_noise, floor
 
 
 def model(kind: str, body: str = "y = Identity(x)") -> ir.Model:

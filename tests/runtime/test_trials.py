@@ -3,10 +3,10 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from onnxopt.runtime.inputs import plan_inputs
+from onnxopt.runtime.inputs.plan import plan_inputs
+from onnxopt.runtime.inputs.trials import Trials, run_plan
 from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.session import open_session
-from onnxopt.runtime.trials import Trials, run_plan
 
 HEADER = '<ir_version: 9, opset_import: ["": 18]>\n'
 

@@ -6,9 +6,9 @@ import onnx_ir as ir
 import pytest
 
 from onnxopt.core.errors import InvalidInputError
-from onnxopt.runtime.inputs import plan_inputs
-from onnxopt.runtime.user_data import read_user_data
-from onnxopt.runtime.user_functions import names_function
+from onnxopt.runtime.inputs.plan import plan_inputs
+from onnxopt.runtime.inputs.user_data import read_user_data
+from onnxopt.runtime.inputs.user_functions import names_function
 
 MODEL = ir.from_proto(
     onnx.parser.parse_model(
@@ -70,7 +70,7 @@ def test_functions_yield_or_return_sets(tmp_path: Path):
 
 
 def test_much_data_goes_to_disk(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("onnxopt.runtime.user_functions._MOST_BYTES_IN_MEMORY", 100)
+    monkeypatch.setattr("onnxopt.runtime.inputs.user_functions._MOST_BYTES_IN_MEMORY", 100)
     assert values(feeds(lambda: (arrays(n) for n in range(5)))) == [0, 1, 2, 3, 4]
 
 

@@ -8,7 +8,7 @@ import pytest
 from helpers.broken_models import refusal
 
 from onnxopt.core.errors import InvalidInputError
-from onnxopt.runtime.user_data import read_user_data
+from onnxopt.runtime.inputs.user_data import read_user_data
 
 
 def _inputs(*names):

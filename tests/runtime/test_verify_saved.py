@@ -9,9 +9,9 @@ import pytest
 
 import onnxopt.runtime.session as sessions
 from onnxopt.core.errors import SaveError
-from onnxopt.runtime.inputs import InputSet
+from onnxopt.runtime.inputs.plan import InputSet
+from onnxopt.runtime.parity.verify_saved import verify_saved
 from onnxopt.runtime.session import open_session
-from onnxopt.runtime.verify_saved import verify_saved
 
 SETS = [InputSet({"x": np.ones((2, 64), np.float32)}, "ones")]
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from helpers.rewriting import parse_model
 
-from onnxopt.runtime import block_timing
-from onnxopt.runtime.block_timing import BlockTimes, time_block_sizes
+from onnxopt.runtime.measuring import block_timing
+from onnxopt.runtime.measuring.block_timing import BlockTimes, time_block_sizes
 from onnxopt.weight_only import quantize_weights
 from onnxopt.weight_only.block_sizes import Settings, choose_block_sizes
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from onnxopt.cli.pages.parts import STYLE, facts, notes, table
 from onnxopt.cli.pages.plots import bars
-from onnxopt.runtime.comparison_result import agreement, sqnr
 from onnxopt.runtime.page import page
+from onnxopt.runtime.parity.comparison_result import agreement, sqnr
 
 if TYPE_CHECKING:
-    from onnxopt.runtime.comparison_result import ComparisonResult
+    from onnxopt.runtime.parity.comparison_result import ComparisonResult
 
 
 def compare_page(result: ComparisonResult, names: tuple[str, str]) -> str:

@@ -11,7 +11,7 @@ from onnxopt.cli.pages.plots import bars, interval
 
 if TYPE_CHECKING:
     from onnxopt.pruning.report import BlockEntry, GroupEntry, PruningReport
-    from onnxopt.runtime.deviation import Deviation
+    from onnxopt.runtime.parity.deviation import Deviation
 
 # A bar has at most so many cells; each holds the mean of its units.
 _MOST_CELLS = 96

@@ -16,7 +16,7 @@ from onnxopt.runtime.bundles.readme import bundle_readme
 from onnxopt.runtime.bundles.samples import write_samples
 from onnxopt.runtime.bundles.timing import time_models, timing_inputs
 from onnxopt.runtime.bundles.tuning import tune_session
-from onnxopt.runtime.inputs import plan_inputs
+from onnxopt.runtime.inputs.plan import plan_inputs
 from onnxopt.runtime.session import open_session
 from onnxopt.runtime.session_settings import SessionSettings
 

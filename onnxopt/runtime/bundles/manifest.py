@@ -54,7 +54,7 @@ class Manifest:
         files: Path below the bundle's folder, with slashes, to size and hash; all but this record.
         session: How to open the model.
         samples: What it computes.
-        tolerances: Output name to the figures of `runtime.tolerance.Tolerance`.
+        tolerances: Output name to the figures of `runtime.parity.tolerance.Tolerance`.
         facts: Everything else that was recorded, by topic (environment, parity, timing, passes).
     """
 

@@ -12,16 +12,16 @@ from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.loading import load_model
 from onnxopt.runtime.bundles.arrays import MOST_BYTES, can_be_written, read_arrays, write_arrays
 from onnxopt.runtime.bundles.manifest import Manifest, Sample
-from onnxopt.runtime.comparison import compare
-from onnxopt.runtime.inputs import InputPlan
-from onnxopt.runtime.judging import Judge
+from onnxopt.runtime.inputs.plan import InputPlan
+from onnxopt.runtime.inputs.trials import Trials, run_plan
 from onnxopt.runtime.library import CannotRunError
-from onnxopt.runtime.noise import NoiseRuns
-from onnxopt.runtime.randomness import random_outputs
+from onnxopt.runtime.parity.comparison import compare
+from onnxopt.runtime.parity.judging import Judge
+from onnxopt.runtime.parity.noise import NoiseRuns
+from onnxopt.runtime.parity.randomness import random_outputs
+from onnxopt.runtime.parity.tolerance import QUANTIZED_FLOOR, Tolerance, is_quantized
 from onnxopt.runtime.session import Session, open_session
 from onnxopt.runtime.session_settings import SessionSettings
-from onnxopt.runtime.tolerance import QUANTIZED_FLOOR, Tolerance, is_quantized
-from onnxopt.runtime.trials import Trials, run_plan
 
 # A bundle is to be carried around: samples beyond this are left out, the first one excepted.
 _WANTED_BYTES = 64 << 20

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from onnxopt.graph.loading import load_model
-from onnxopt.runtime.bench_inputs import bench_inputs, plan_bench_inputs
 from onnxopt.runtime.bundles.tuning import turn_taking_call
-from onnxopt.runtime.inputs import InputSet
-from onnxopt.runtime.interleaving import time_interleaved
-from onnxopt.runtime.ratio import ratio_between
-from onnxopt.runtime.session_count import affordable_sessions
+from onnxopt.runtime.inputs.bench_inputs import bench_inputs, plan_bench_inputs
+from onnxopt.runtime.inputs.plan import InputSet
+from onnxopt.runtime.measuring.interleaving import time_interleaved
+from onnxopt.runtime.measuring.ratio import ratio_between
+from onnxopt.runtime.measuring.session_count import affordable_sessions
 from onnxopt.runtime.session_settings import SessionSettings
 
 _SESSIONS = 5

@@ -18,11 +18,11 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxopt.runtime.benchmark import paired_ratio
 from onnxopt.runtime.binding import run_call
-from onnxopt.runtime.interleaving import Call
 from onnxopt.runtime.library import CannotRunError
-from onnxopt.runtime.ratio import Ratio
+from onnxopt.runtime.measuring.benchmark import paired_ratio
+from onnxopt.runtime.measuring.interleaving import Call
+from onnxopt.runtime.measuring.ratio import Ratio
 from onnxopt.runtime.session import Feeds
 from onnxopt.runtime.session_settings import SessionSettings
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from onnxopt.runtime.bundles.tuning import tune_session
 from onnxopt.runtime.library import CannotRunError
-from onnxopt.runtime.ratio import Ratio
+from onnxopt.runtime.measuring.ratio import Ratio
 from onnxopt.runtime.session_settings import SessionSettings, settings_from
 
 _MODEL = Path("model.onnx")

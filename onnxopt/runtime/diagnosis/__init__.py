@@ -1,0 +1,1 @@
+"""Where two models start to differ, and why."""

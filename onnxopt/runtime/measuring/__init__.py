@@ -1,0 +1,1 @@
+"""How fast models are, what they cost to load, and where the time goes."""
