@@ -136,6 +136,12 @@ def spans(blocks: list[Block], kind: str) -> list[Span]:
     return [Span(kind, tuple(run)) for run in runs]
 
 
+def _skip_bias(skip: ir.Node) -> ir.Value | None:
+    """What a fused sum adds to its two sides: the bias of the branch's last product."""
+    place = 4 if skip.op_type == "SkipLayerNormalization" else 3
+    return skip.inputs[place] if len(skip.inputs) > place else None
+
+
 def _sides(node: ir.Node) -> Iterator[tuple[ir.Value, ir.Value]]:
     """What may be the entry and the branch of a sum."""
     plain = node.op_type in _SUMS and not node.domain and len(node.inputs) == 2
@@ -145,9 +151,11 @@ def _sides(node: ir.Node) -> Iterator[tuple[ir.Value, ir.Value]]:
     if one is None or other is None or one is other:
         return
     for entry, branch in ((one, other), (other, one)):
-        # What the branch adds may broadcast, as long as the entry does not.
-        stands_in = not entry.is_initializer() and same_shape(entry, node.outputs[0])
-        if branch.producer() is not None and (stands_in or _is_skip(node)):
+        # What the branch adds may broadcast, as long as the entry does not. The fused operators
+        # give what has the shape of their first input.
+        whole = node.outputs[0] if plain else one
+        stands_in = entry is whole or same_shape(entry, whole)
+        if branch.producer() is not None and stands_in and not entry.is_initializer():
             yield entry, branch
 
 
@@ -221,6 +229,9 @@ def _obstacle(
     for value in alone:
         if value.is_graph_input() and value is not entry:
             return f"nothing else reads graph input {value.name!r}"
+    bias = _skip_bias(node) if _is_skip(node) else None
+    if bias is not None and not bias.is_initializer():
+        return f"{node.op_type} {node.name!r} adds {bias.name!r} to the sum, which is no weight"
     if _is_skip(node) and end is node.outputs[0] and _is_normalized_first(entry, node, within):
         return f"{node.op_type} {node.name!r} gives no sum, only what is normalized"
     if _is_skip(node) and end is not node.outputs[0] and opset < _NORMALIZES_SINCE:

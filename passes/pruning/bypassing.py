@@ -17,9 +17,11 @@ from onnxopt.core.removal import drop_weight, remove_dead
 from onnxopt.graph.inference import infer_model
 from onnxopt.graph.residuals import Block
 
+# What a fused sum leaves, and where the inputs of that end among its own: the bias of the branch,
+# which is added to the sum, comes behind them and goes with the branch as one in a Gemm or an Add.
 _NORMALIZATION = {
-    "SkipLayerNormalization": "LayerNormalization",
-    "SkipSimplifiedLayerNormalization": "SimplifiedLayerNormalization",
+    "SkipLayerNormalization": ("LayerNormalization", 4),
+    "SkipSimplifiedLayerNormalization": ("SimplifiedLayerNormalization", 3),
 }
 
 _EPSILON = 1e-12  # of the fused operators, unless they have another
@@ -39,7 +41,7 @@ def bypass(model: ir.Model, blocks: Sequence[Block]) -> None:
     for block in blocks:
         entry, last = current.get(block.entry, block.entry), block.end.producer()
         assert last is not None
-        if last.outputs[0] is not block.end and last.outputs[0].uses():
+        if last.outputs[0] is not block.end and _is_needed(last.outputs[0]):
             _replace(last.outputs[0], _normalization(last, entry), last)
         current[block.end] = _replace(block.end, ir.Node("", "Identity", [entry]), last)
     remove_dead(nodes)
@@ -49,14 +51,19 @@ def bypass(model: ir.Model, blocks: Sequence[Block]) -> None:
     infer_model(model)
 
 
+def _is_needed(value: ir.Value) -> bool:
+    return bool(value.uses()) or value.is_graph_output()
+
+
 def _normalization(skip: ir.Node, entry: ir.Value) -> ir.Node:
     """The normalization that is fused with a sum, of the entry alone."""
     given = skip.attributes.get("epsilon")
     epsilon = _EPSILON if given is None else given.as_float()
+    op_type, end = _NORMALIZATION[skip.op_type]
     return ir.Node(
         "",
-        _NORMALIZATION[skip.op_type],
-        [entry, *skip.inputs[2:4]],
+        op_type,
+        [entry, *skip.inputs[2:end]],
         [ir.AttrFloat32("epsilon", epsilon)],
     )
 

@@ -143,3 +143,19 @@ def test_an_entry_that_broadcasts_makes_no_block(entry: str, found: int) -> None
         {"w": np.eye(8, dtype=np.float32), "k": np.ones((1, 4, 8), np.float32)},
     )
     assert len(_blocks(model)) == found
+
+
+@pytest.mark.parametrize(("sides", "found"), [("c, x", 0), ("x, c", 1)])
+def test_a_fused_sum_broadcasts_its_second_side_only(sides: str, found: int) -> None:
+    model = parse_model(
+        f"""g (float[N,4,8] x) => (float[M,4,8] y) {{
+            a = MatMul(x, w) c = Expand(a, k)
+            n, n1, n2, s = com.microsoft.SkipLayerNormalization({sides}, one) y = Add(s, n)
+        }}""",
+        {
+            "w": np.eye(8, dtype=np.float32),
+            "one": np.ones(8, np.float32),
+            "k": np.array([5, 4, 8], np.int64),
+        },
+    )
+    assert len(_blocks(model)) == found

@@ -90,3 +90,52 @@ def test_a_branch_around_an_if_goes_and_what_another_if_reads_stays() -> None:
         feeds = random_feeds(model, {}) | {"c": np.array(condition)}
         for one, other in zip(run(small, feeds), run(model, feeds), strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("skip", "kept"),
+    [
+        ("SkipLayerNormalization(x, b, one, zero, bias)", "LayerNormalization"),
+        ("SkipSimplifiedLayerNormalization(x, b, one, bias)", "SimplifiedLayerNormalization"),
+    ],
+)
+def test_the_bias_of_a_fused_sum_goes_with_the_branch_and_the_normalization_stays(
+    skip: str, kept: str
+) -> None:
+    """The normalized value is only a graph output: nodes read the sum."""
+    model = parse_model(
+        f"""g (float[2,3,8] x) => (float[2,3,8] n, float[2,3,8] y) {{
+            a = MatMul(x, w) b = Relu(a) n, n1, n2, s = com.microsoft.{skip} y = Relu(s)
+        }}""",
+        {
+            "w": np.eye(8, dtype=np.float32),
+            "one": np.linspace(1, 2, 8, dtype=np.float32),
+            **({"zero": np.zeros(8, np.float32)} if "zero" in skip else {}),
+            "bias": np.full(8, 7, np.float32),
+        },
+    )
+    small = _without(model, 0)
+    assert op_types(small) == [kept, "Identity", "Relu"]
+    assert not {"w", "bias"} & set(small.graph.initializers)
+    feeds = random_feeds(model, {})
+    normalized, rest = run(small, feeds)
+    np.testing.assert_array_equal(rest, np.maximum(feeds["x"], 0))
+    silent = model.clone()
+    for name in ("w", "bias"):
+        value = silent.graph.initializers[name]
+        assert value.const_value is not None
+        value.const_value = ir.tensor(np.zeros_like(value.const_value.numpy()), name=name)
+    np.testing.assert_allclose(normalized, run(silent, feeds)[0], atol=1e-5)
+
+
+def test_a_fused_sum_of_a_computed_bias_has_to_stay() -> None:
+    model = parse_model(
+        """g (float[2,3,8] x, float[8] d) => (float[2,3,8] y) {
+            c = Neg(d) b = MatMul(x, w) n, n1, n2, y =
+                com.microsoft.SkipSimplifiedLayerNormalization(x, b, one, c)
+        }""",
+        {"w": np.eye(8, dtype=np.float32), "one": np.ones(8, np.float32)},
+    )
+    infer_model(model)
+    (block,) = residual_blocks(model)
+    assert "adds 'c' to the sum" in block.obstacle
