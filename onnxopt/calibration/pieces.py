@@ -35,6 +35,8 @@ def cut_into_pieces(model: ir.Model, needs: Mapping[str, int], max_memory: int) 
         needs: Values of the main graph to observe, and the bytes that each takes.
         max_memory: Bytes for the values and weights of a piece; one value at least is in each.
     """
+    if not needs:
+        return []
     nodes = list(model.graph)
     readers: dict[str, int] = {}
     weights = [0]  # bytes of the weights that the nodes before are the first to read

@@ -9,15 +9,15 @@ from onnxopt.cli.options import beside
 from onnxopt.cli.output import show
 from onnxopt.core.errors import InvalidInputError
 
-# Options that choose which units go, and what they are when they are not given.
-_OF_UNITS = {
-    "target_flops": None,
-    "target_size": None,
-    "target_latency": None,
-    "scope": None,
-    "kinds": (),
-    "widths": False,
-    "multiple": None,
+# Options that choose which units go: as they are written, and what they are when not given.
+_OF_UNITS: dict[str, tuple[str, object]] = {
+    "target_flops": ("--target-flops", None),
+    "target_size": ("--target-size", None),
+    "target_latency": ("--target-latency", None),
+    "scope": ("--scope", None),
+    "kinds": ("--kind", ()),
+    "widths": ("--widths", False),
+    "multiple": ("--multiple", None),
 }
 
 
@@ -37,12 +37,11 @@ def run_mask(
     Raises:
         OnnxOptError: An option is about units, or as `mask_weights` raises it.
     """
-    for name, default in _OF_UNITS.items():
+    for name, (option, default) in _OF_UNITS.items():
         if options.pop(name) != default:
-            shown = name.removesuffix("s").replace("_", "-") if name == "kinds" else name
             raise InvalidInputError(
-                f"--{shown.replace('_', '-')} is about whole units; --mask sets single weights to "
-                "zero, a share --sparsity of each"
+                f"{option} is about whole units; --mask sets single weights to zero, a share "
+                "--sparsity of each"
             )
     del options["budget"]
     from onnxopt.cli.progress import progress

@@ -46,7 +46,9 @@ def supervised(run: Callable[[], int], fail: Callable[[str, int], int]) -> int:
         cause = "the command was killed, most likely for lack of memory"
     else:
         cause = f"native code crashed ({number.name}), most likely ONNX Runtime on this model"
-    return fail(f"{cause}; nothing was written; try other inputs or shapes", _CRASHED)
+    return fail(
+        f"{cause}; the output was not written, or is whole; try other inputs or shapes", _CRASHED
+    )
 
 
 def _wait_for(child: int, awaited: set[signal.Signals]) -> int:

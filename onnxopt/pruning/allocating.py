@@ -100,7 +100,8 @@ class Allocation:
 
     def cost(self, count: int) -> float:
         """What the first `count` steps cost; units of a block that goes, too, count twice."""
-        blocks = sum(s.cost for s in self.spans if any(s.span is gone for gone in self.gone(count)))
+        gone = {id(span) for span in self.gone(count)}
+        blocks = sum(one.cost for one in self.spans if id(one.span) in gone)
         pairs = zip(self.ladders, self.widths(count), strict=True)
         units = sum(float(one.costs[: len(one.group) - kept].sum()) for one, kept in pairs)
         return blocks + units

@@ -193,6 +193,11 @@ def quantize_weights(
             solver = _solver(
                 work, encodings, data, tokenizer, samples, max_memory, report, progress
             )
+            if solver.idle:
+                report.notes.append(
+                    "nothing to calibrate: no weight is multiplied with a value of the main "
+                    "graph; all are rounded without data"
+                )
             if bits == "auto":
                 choose_bits(solver, encodings, fixed, average_bits)
             if algorithm == "gptq":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxopt.calibration.data import CalibrationData
-from onnxopt.calibration.second_moments import second_moments
+from onnxopt.calibration.second_moments import Moments, second_moments
 from onnxopt.core.names import Names
 from onnxopt.core.temporary import kept_aside
 from onnxopt.graph.awq import output_error, search_scales
@@ -98,9 +98,20 @@ class Solver:
         self._data = data
         self._memory = max_memory
         self._progress = progress
-        self._groups = {v.name or "": (v, s) for v, s in inputs_of(encodings).items()}
+        self._groups = {
+            value.name or "": (value, sites)
+            for value, sites in inputs_of(encodings).items()
+            if value.graph is model.graph
+        }
 
-    def _moments(self) -> Any:
+    @property
+    def idle(self) -> bool:
+        """True if there is nothing to observe: weights are tables, or used inside subgraphs."""
+        return not self._groups
+
+    def _moments(self) -> Iterator[tuple[str, Moments]]:
+        if self.idle:
+            return iter(())
         widths = {name: sites[0].length for name, (_, sites) in self._groups.items()}
         return second_moments(
             self._model, widths, self._data, max_memory=self._memory, progress=self._progress

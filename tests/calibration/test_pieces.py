@@ -61,3 +61,7 @@ def test_what_a_walk_cannot_keep_in_memory_waits_in_a_file() -> None:
     assert w is not None
     (second,) = walk.advance(model, ["d"], "e")
     np.testing.assert_allclose(second["d"], np.maximum(first["b"], 0) @ w.numpy(), rtol=1e-5)
+
+
+def test_without_values_there_is_no_piece() -> None:
+    assert cut_into_pieces(_chain(), {}, 1) == []

@@ -150,6 +150,7 @@ def test_crash_of_native_code_is_one_line(model: Path, number: signal.Signals) -
     killed = number == signal.SIGKILL
     assert ("lack of memory" if killed else f"crashed ({number.name})") in done.stderr
     assert done.stderr.count("\n") == 1
+    assert "the output was not written, or is whole" in done.stderr
     assert model.read_bytes() == content
     assert [path.name for path in model.parent.iterdir()] == [model.name]
 

@@ -7,7 +7,9 @@ import pytest
 from helpers.prunable import residual_cnn
 
 from onnxopt.graph.axes.groups import find_groups
+from onnxopt.graph.residuals import Span
 from onnxopt.pruning.allocating import Allocation, search
+from onnxopt.pruning.blocks import RankedSpan
 from onnxopt.pruning.gains import unit_gain
 from onnxopt.pruning.ladders import Ladder
 
@@ -22,6 +24,23 @@ def test_one_ranking_takes_the_cheap_group_first() -> None:
     allocation = Allocation([dear, cheap], "global", unit_gain, 1)
     assert allocation.widths(7) == [8, 1]
     assert allocation.widths(len(allocation.steps)) == [1, 1]
+
+
+def test_cost_is_of_the_blocks_and_units_that_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    spans = [RankedSpan(Span("block", ()), cost, 1.0) for cost in (0.3, 0.04, 0.5)]
+    allocation = Allocation([_ladder([0.1] * 8)], "global", unit_gain, 1, spans)
+    counts: list[int] = []
+    gone = Allocation.gone
+
+    def counted(self: Allocation, count: int) -> list[Span]:
+        counts.append(count)
+        return gone(self, count)
+
+    monkeypatch.setattr(Allocation, "gone", counted)
+    assert allocation.cost(0) == 0
+    assert allocation.cost(1) == pytest.approx(0.04)
+    assert allocation.cost(9) == pytest.approx(0.04 + 0.7 + 0.3)
+    assert counts == [0, 1, 9]  # once each, however many blocks there are
 
 
 def test_equal_shares_ignore_costs() -> None:

@@ -118,6 +118,7 @@ def test_command_reports_zeros_errors_and_sizes(folder: Path) -> None:
     [
         (["--mask", "2:4", "--target-flops", "0.5"], "--target-flops is about whole units"),
         (["--mask", "2:4", "--kind", "head"], "--kind is about whole units"),
+        (["--mask", "2:4", "--widths"], "--widths is about whole units"),
         (["--mask", "unstructured"], "needs a sparsity"),
         (["--mask", "unstructured", "--sparsity", "0"], "over 0 and below 1"),
         (["--mask", "2:4", "--importance", "hessian"], "needs data"),

@@ -100,3 +100,10 @@ def test_the_largest_error_is_the_tolerance_of_a_conversion(source: Path) -> Non
 def test_a_largest_error_without_quantizing_is_refused(source: Path) -> None:
     with pytest.raises(InvalidInputError, match="is for quantizing"):
         onnxopt.optimize(source, max_error=0.1)
+
+
+def test_int4_with_data_on_a_model_that_only_looks_up(tmp_path: Path) -> None:
+    table = np.random.default_rng(0).standard_normal((512, 256)).astype(np.float32)
+    model = parse_model("g (int64[N] x) => (float[N,256] y) { y = Gather(t, x) }", {"t": table})
+    result = onnxopt.optimize(model, quantize="int4", calibration=[{"x": np.arange(9)}])
+    assert "nothing to calibrate" in result.report.to_text(verbose=True)

@@ -216,3 +216,32 @@ def test_a_table_that_is_the_head_as_well_is_said_to_be_stored_twice() -> None:
     report = quantize_weights(model, smallest=1).report
     assert len(report.weights) == 2
     assert any("'t' is read in 2 ways" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("options", [{"algorithm": "gptq"}, {"algorithm": "awq"}, {"bits": "auto"}])
+def test_where_nothing_can_be_observed_weights_are_rounded_and_the_report_says_so(
+    options: dict[str, Any],
+) -> None:
+    table = np.random.default_rng(0).standard_normal((64, _WIDTH)).astype(np.float32)
+    model = parse_model(
+        f"g (int64[N] x) => (float[N,{_WIDTH}] y) {{ y = Gather(table, x) }}", {"table": table}
+    )
+    ids = {"x": np.arange(64)}
+    result = _quantized(model, data=[ids], **options)
+    assert any("nothing to calibrate" in note for note in result.report.notes)
+    (found,) = run(result.model, ids)
+    assert 0 < np.abs(found - table).max() < 0.5
+    assert [node.op_type for node in result.model.graph] == ["GatherBlockQuantized"]
+
+
+def test_products_in_branches_alone_are_rounded() -> None:
+    weights = {name: np.eye(_WIDTH, dtype=np.float32) for name in ("u", "v")}
+    text = (
+        f"g (float[N,{_WIDTH}] x, bool c) => (float[N,{_WIDTH}] y) {{ y = If(c) <"
+        f" then_branch = t () => (float[N,{_WIDTH}] p) {{ a = Relu(x)  p = MatMul(a, u) }},"
+        f" else_branch = e () => (float[N,{_WIDTH}] q) {{ b = Neg(x)  q = MatMul(b, v) }}> }}"
+    )
+    feeds = {**_data(1)[0], "c": np.array(True)}
+    result = _quantized(parse_model(text, weights), algorithm="gptq", data=[feeds])
+    assert {one.algorithm for one in result.report.weights} == {"mse"}
+    assert any("nothing to calibrate" in note for note in result.report.notes)
