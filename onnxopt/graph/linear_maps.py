@@ -235,6 +235,7 @@ def _is_weight(value: ir.Value | None) -> bool:
     return (
         value is not None
         and value.const_value is not None
+        and value.const_value.size > 0
         and value.is_initializer()
         and not value.is_graph_input()
         and value.dtype is not None

@@ -11,7 +11,7 @@ The exporter of PyTorch writes `Tensor.split` so (the heads of GPT-2). ONNX Runt
 part twice, and nothing else sees through a sequence. Sizes and places are constants.
 
 Refused: a sequence that something else reads, too; places outside of it; parts of a size that does
-not follow from a static axis. Nodes of subgraphs are rewritten among themselves.
+not follow from a static axis, or thousands of them. Nodes of subgraphs are rewritten among themselves.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from onnxopt.graph.values import (
 
 _RULE = "unpacked-sequence"
 _SIZES_ARE_INPUTS = 13  # the opset since which Split takes them so
+_MOST_PARTS = 4096  # each is a value; a declared shape may claim billions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,34 +80,51 @@ def _unpack(node: ir.Node, names: Names, version: int) -> str:
     ):
         return "something else reads the sequence, too"
     places = [constant_ints(reader.inputs[1]) for reader in readers]
-    if any(place is None for place in places):
+    if any(place is None or len(place) != 1 for place in places):
         return "the place in the sequence is computed"
     numbers = [place[0] for place in places if place]
-    axis = int_attribute(node, "axis", 0) % size
+    axis = int_attribute(node, "axis", 0)
+    if not -size <= axis < size:
+        return f"a tensor of {size} dimensions has no axis {axis} to split"
+    axis %= size
+    shape = dims(source)
+    length = None if shape is None else shape[axis]
+    whole = length if isinstance(length, int) else None
     if len(node.inputs) < 2 or node.inputs[1] is None:
+        if whole is not None and not _are_inside(numbers, whole):
+            return f"a place outside of the {whole} parts is read"
         _gather(node, readers, numbers, axis, names)
         return ""
-    sizes = _sizes(node, source, axis)
-    if sizes is None:
-        return "the sizes of the parts are not known"
-    if not all(-len(sizes) <= number < len(sizes) for number in numbers):
+    sizes = _sizes(node, whole)
+    if isinstance(sizes, str):
+        return sizes
+    if not _are_inside(numbers, len(sizes)):
         return f"a place outside of the {len(sizes)} parts is read"
     _split(node, readers, [number % len(sizes) for number in numbers], sizes, axis, names, version)
     return ""
 
 
-def _sizes(node: ir.Node, source: ir.Value, axis: int) -> list[int] | None:
-    """Of the parts."""
-    given, shape = constant(node.inputs[1]), dims(source)
+def _are_inside(numbers: list[int], parts: int) -> bool:
+    return all(-parts <= number < parts for number in numbers)
+
+
+def _sizes(node: ir.Node, whole: int | None) -> list[int] | str:
+    """Of the parts of an axis of so many positions; or why they are not known."""
+    given = constant(node.inputs[1])
     if given is None or given.ndim > 1:
-        return None
+        return "the sizes of the parts are not known"
     if given.ndim == 1:
-        return [int(size) for size in given]
-    whole, size = None if shape is None else shape[axis], int(given)
-    if not isinstance(whole, int) or size < 1:
-        return None
-    sizes = [size] * (whole // size)
-    return [*sizes, whole % size] if whole % size else sizes
+        count = given.size
+        sizes = given.tolist()[:_MOST_PARTS]
+    elif whole is None or given < 1:
+        return "the sizes of the parts are not known"
+    else:
+        size = int(given)
+        count = -(-whole // size)
+        sizes = [min(size, whole - start) for start in range(0, whole, size)[:_MOST_PARTS]]
+    if count > _MOST_PARTS:
+        return f"it has {count} parts; up to {_MOST_PARTS} are unpacked"
+    return "a part has a negative size" if min(sizes, default=0) < 0 else sizes
 
 
 def _split(
@@ -130,7 +148,7 @@ def _split(
         output.type = node.inputs[0].type if node.inputs[0] is not None else None
     _graph(node).insert_before(node, split)
     for reader, number in zip(readers, numbers, strict=True):
-        _hand_over(reader, split.outputs[number])
+        _hand_over(reader, split.outputs[number], names)
     remove_dead([*readers, node])
 
 
@@ -147,13 +165,20 @@ def _gather(
         gather.name = names.unique_node(f"{reader.name}_gather")
         gather.outputs[0].name = names.unique(f"{reader.outputs[0].name}_part")
         _graph(node).insert_before(reader, gather)
-        _hand_over(reader, gather.outputs[0])
+        _hand_over(reader, gather.outputs[0], names)
     remove_dead([*readers, node])
 
 
-def _hand_over(reader: ir.Node, part: ir.Value) -> None:
+def _hand_over(reader: ir.Node, part: ir.Value, names: Names) -> None:
     """Everything that reads an element of the sequence reads the part instead."""
     element = reader.outputs[0]
+    if element.is_graph_output() and part.is_graph_output():
+        # The part has the name of another output already.
+        copy = ir.Node("", "Identity", [part])
+        copy.name = names.unique_node(f"{reader.name}_copy")
+        copy.outputs[0].name = names.unique(f"{element.name}_part")
+        _graph(reader).insert_before(reader, copy)
+        part = copy.outputs[0]
     part.type, part.shape = element.type, element.shape
     if element.is_graph_output():
         # Outputs keep their names.

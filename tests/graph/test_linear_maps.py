@@ -87,6 +87,16 @@ def test_other_forms_are_left_out(text: str) -> None:
     assert not list(linear_maps(model))
 
 
+@pytest.mark.parametrize(
+    ("text", "x", "w"),
+    [("y = Conv(x, w)", (1, 0, 8, 8), (8, 0, 3, 3)), ("y = MatMul(x, w)", (4, 0), (0, 5))],
+)
+def test_weights_without_elements_are_left_out(
+    text: str, x: tuple[int, ...], w: tuple[int, ...]
+) -> None:
+    assert not list(linear_maps(_model(text, x, w)))
+
+
 def test_shared_weights_are_known() -> None:
     model = parse_model(
         "g (float[4,4] x) => (float[4,4] y) { a = MatMul(x, w) y = MatMul(a, w) }",

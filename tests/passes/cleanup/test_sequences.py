@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -99,3 +101,43 @@ def test_places_outside_stay_and_fail_as_before() -> None:
     assert not result.modified
     assert "outside of the 2 parts" in result.refusals[0].reason
     assert op_types(model) == ["SplitToSequence", "SequenceAt"]
+
+
+@pytest.mark.parametrize("again", [0, -2])
+def test_one_part_that_is_two_outputs_keeps_both_names(again: int) -> None:
+    model = parse_model(
+        """g (float[N,7] x) => (float[N,a] y, float[N,a] z) {
+            s = SplitToSequence<axis=1>(x, n) y = SequenceAt(s, first) z = SequenceAt(s, again)
+        }""",
+        {"n": np.array([3, 4], np.int64), "first": _PLACES["first"], "again": np.array(again)},
+    )
+    assert_rewrites(
+        UnpackSequences(), model, expect=["Split", "Identity"], rewrites=1, rtol=0, atol=0
+    )
+    assert [value.name for value in model.graph.outputs] == ["y", "z"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "split", "numbers", "reason"),
+    [
+        ("3000000000", "SplitToSequence(x, n)", {"n": 1}, "it has 3000000000 parts"),
+        ("5000", "SplitToSequence(x, n)", {"n": [1] * 5000}, "it has 5000 parts"),
+        ("6", "SplitToSequence(x, n)", {"n": [7, -1]}, "negative size"),
+        ("6", "SplitToSequence(x)", {"o": 6}, "outside of the 6 parts"),
+        ("6", "SplitToSequence(x)", {"o": -7}, "outside of the 6 parts"),
+        ("6", "SplitToSequence(x)", {"o": []}, "is computed"),
+        ("4,6", "SplitToSequence<axis=2>(x, n)", {"n": [3, 3]}, "no axis 2"),
+        ("4,6", "SplitToSequence<axis=-3>(x)", {}, "no axis -3"),
+        ("", "SplitToSequence(x)", {}, "no axis 0"),
+    ],
+)
+def test_what_is_not_valid_or_huge_stays(
+    shape: str, split: str, numbers: dict[str, Any], reason: str
+) -> None:
+    arrays = {name: np.array(n, np.int64) for name, n in ({"o": 0} | numbers).items()}
+    x = f"float[{shape}]" if shape else "float"
+    model = parse_model(f"g ({x} x) => (float y) {{ s = {split} y = SequenceAt(s, o) }}", arrays)
+    model.graph.outputs[0].shape = None
+    result = UnpackSequences()(model)
+    assert not result.modified
+    assert reason in result.refusals[0].reason
