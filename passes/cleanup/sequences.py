@@ -11,7 +11,8 @@ The exporter of PyTorch writes `Tensor.split` so (the heads of GPT-2). ONNX Runt
 part twice, and nothing else sees through a sequence. Sizes and places are constants.
 
 Refused: a sequence that something else reads, too; places outside of it; parts of a size that does
-not follow from a static axis, or thousands of them. Nodes of subgraphs are rewritten among themselves.
+not follow from a static axis, or thousands of them. Nodes of subgraphs are rewritten among
+themselves.
 """
 
 from __future__ import annotations

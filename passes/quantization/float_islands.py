@@ -5,12 +5,13 @@
 Of a float Conv, ConvTranspose or Gemm between a DequantizeLinear and a QuantizeLinear ONNX Runtime
 makes the weight 8-bit by itself, with one scale for all channels (its WeightBiasQuantization): a
 node that was too sensitive for a scale per channel would lose even more. It does so only where the
-activation has a single scale. The same scale for each channel computes the same numbers.
+activation has a single scale. The same scale for each channel computes the same numbers. Nodes
+between pairs that were in the model before are left as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import MutableMapping, Set
 
 import numpy as np
 import onnx_ir as ir
@@ -27,7 +28,11 @@ _LAST_SINGLE_OPSET = 12
 
 
 def isolate(
-    graph: ir.Graph, names: Names, tensors: QuantizedTensors, opsets: Mapping[str, int]
+    graph: ir.Graph,
+    names: Names,
+    tensors: QuantizedTensors,
+    opsets: MutableMapping[str, int],
+    inserted: Set[ir.Node],
 ) -> None:
     """Gives the activations of float nodes between pairs a scale for each channel.
 
@@ -35,21 +40,29 @@ def isolate(
         graph: With pairs.
         names: Of the model.
         tensors: Of the model.
-        opsets: The model's.
+        opsets: The model's; com.microsoft is added where its operator is needed.
+        inserted: The nodes of pairs that are new; one in front of a float node or behind it is.
     """
-    for node in graph:
+    for node in graph if inserted else ():
         source = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
-        if source is None or source.op_type != "DequantizeLinear" or not _is_endangered(node):
+        if source is None or source.op_type != "DequantizeLinear":
             continue
-        scale, zero = (constant(value) for value in source.inputs[1:3])
+        behind = _quantize_behind(node)
+        if behind is None or inserted.isdisjoint((source, behind)):
+            continue
+        given = [value for value in source.inputs[1:3] if value is not None]
+        arrays = [array for value in given if (array := constant(value)) is not None]
         channels = _input_channels(node)
-        if scale is None or zero is None or scale.size != 1 or channels < 2:
+        if len(arrays) < len(given) or arrays[0].size != 1 or channels < 2:
             continue
         name = source.name or "island"
-        domain = "com.microsoft" if opsets.get("", 1) <= _LAST_SINGLE_OPSET else source.domain
+        domain = source.domain
+        if opsets.get("", 1) <= _LAST_SINGLE_OPSET:
+            domain = "com.microsoft"
+            opsets.setdefault(domain, 1)
         spread = [
             tensors.store(graph, np.broadcast_to(array.reshape(-1), (channels,)), f"{name}_{what}")
-            for array, what in ((scale, "scales"), (zero, "zero_points"))
+            for array, what in zip(arrays, ("scales", "zero_points"), strict=False)
         ]
         new = ir.node(
             "DequantizeLinear",
@@ -67,21 +80,22 @@ def isolate(
         record_rewrite([new], _RULE, remove_dead([source])[0])
 
 
-def _is_endangered(node: ir.Node) -> bool:
+def _quantize_behind(node: ir.Node) -> ir.Node | None:
+    """The QuantizeLinear behind a float node whose weight ONNX Runtime would quantize."""
     if node.domain or node.op_type not in ("Conv", "ConvTranspose", "Gemm"):
-        return False
+        return None
     weight = constant(node.inputs[1])
     if weight is None or weight.dtype != np.float32:
-        return False
+        return None
     value = node.outputs[0]
     while len(value.uses()) == 1 and not value.is_graph_output():
         (user,) = value.consumers()
         if user.op_type == "QuantizeLinear":
-            return True
+            return user
         if user.op_type not in ("Relu", "Clip"):
-            return False
+            return None
         value = user.outputs[0]
-    return False
+    return None
 
 
 def _input_channels(node: ir.Node) -> int:

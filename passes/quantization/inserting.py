@@ -61,6 +61,7 @@ class Inserting:
         # By value that was quantized and how, and by what stands for it since.
         self._pairs: dict[tuple[ir.Value, Encoding], ir.Value] = {}
         self._params: dict[ir.Value, QuantizationParameters] = {}
+        self._inserted: set[ir.Node] = set()
 
     def run(self) -> None:
         """Inserts everything that is planned."""
@@ -88,7 +89,8 @@ class Inserting:
             if node in behind:
                 ends = _UNIT if op_type == "HardSigmoid" else ranges[behind[node]]
                 self._quantize_output(node, behind[node], ends)
-        isolate(self._graph, self._names, self._tensors, self._model.opset_imports)
+        opsets = self._model.opset_imports
+        isolate(self._graph, self._names, self._tensors, opsets, self._inserted)
 
     def _pair_for(
         self,
@@ -229,4 +231,5 @@ class Inserting:
         is_float = op_type == "DequantizeLinear"
         dtype = ir.DataType.FLOAT if is_float else ir.DataType.from_numpy(params.zero_point.dtype)
         output.type, output.shape = ir.TensorType(dtype), value.shape
+        self._inserted.add(node)
         return node

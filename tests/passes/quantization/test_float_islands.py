@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from helpers.rewriting import parse_model
 
 from onnxopt.calibration.collecting import collect
 from onnxopt.calibration.data import open_data
@@ -108,3 +109,57 @@ def test_regions_without_float_nodes_have_one_scale_each() -> None:
     activations = [n for n in pairs if n.inputs[0] is not None and n.inputs[0].producer()]
     assert activations
     assert all("axis" not in node.attributes for node in activations)
+
+
+def quantized_before(opset: int, zero_point: str, last: str = "r") -> ir.Model:
+    """A float Conv between pairs, with or without zero points."""
+    rng = np.random.default_rng(0)
+    arrays = {"s": np.array(0.1, np.float32), "w": rng.standard_normal((8, 4, 3, 3), np.float32)}
+    if zero_point:
+        arrays["z"] = np.array(0, np.uint8)
+    if last == "n":
+        arrays["v"] = rng.standard_normal((8, 8, 3, 3), np.float32)
+    return parse_model(
+        "g (float[1, 4, 8, 8] x) => (float[1, 8, 6, 6] y) {"
+        f" q = QuantizeLinear(x, s{zero_point}) d = DequantizeLinear(q, s{zero_point})"
+        " c = Conv(d, w) r = Relu(c)"
+        f"{' n = Conv <pads = [1, 1, 1, 1]> (r, v)' if last == 'n' else ''}"
+        f" p = QuantizeLinear({last}, s{zero_point}) y = DequantizeLinear(p, s{zero_point}) }}",
+        arrays,
+        opset=opset,
+    )
+
+
+@pytest.mark.parametrize("opset", [12, 13, 17])
+@pytest.mark.parametrize("zero_point", ["", ", z"])
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_what_was_quantized_before_is_left_as_it_is(
+    opset: int, zero_point: str, per_channel: bool
+) -> None:
+    model = quantized_before(opset, zero_point)
+    before = ir.to_proto(model)
+    assert not InsertQdq(per_channel=per_channel)(model).modified
+    after = ir.to_proto(model)
+    assert [str(node) for node in after.graph.node] == [str(node) for node in before.graph.node]
+    assert after.opset_import == before.opset_import
+
+
+@pytest.mark.parametrize("opset", [12, 17])
+@pytest.mark.parametrize("zero_point", ["", ", z"])
+def test_a_float_node_between_an_old_pair_and_a_new_one_stays_float(
+    opset: int, zero_point: str, tmp_path: Path
+) -> None:
+    model = quantized_before(opset, zero_point, "n")
+    model.opset_imports.pop("com.microsoft", None)
+    before = model.clone()
+    ranges = Ranges({"r": (0.0, 20.0), "n": (-100.0, 100.0)})
+    result = InsertQdq(ranges=ranges, per_channel=False, reduce_range=True)(model)
+    assert result.rewrites == {"Conv": 1}
+    onnx.checker.check_model(ir.to_proto(model))
+    assert model.opset_imports.get("com.microsoft") == (1 if opset == 12 else None)
+    types = as_run(model, tmp_path / "run.onnx")
+    assert types.count("QLinearConv") == 1
+    assert types.count("Conv") + types.count("FusedConv") == 1
+    feeds = {"x": np.random.default_rng(2).random((1, 4, 8, 8), np.float32)}
+    one, other = (open_session(m).run(feeds)["y"] for m in (before, model))
+    assert np.abs(one - other).max() < 0.05 * np.abs(one).max()
