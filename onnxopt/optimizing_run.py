@@ -16,6 +16,7 @@ from onnxopt.core.pipeline import AnyPass, Observer, Pipeline, Repeat
 from onnxopt.core.report import Report
 from onnxopt.core.timing import timed
 from onnxopt.graph.accepting import accepted_model
+from onnxopt.graph.cost import weight_bytes
 from onnxopt.graph.input_shapes import fix_input_shapes
 from onnxopt.graph.mapped import release_weights
 from onnxopt.graph.saving import check_target, save_model
@@ -105,7 +106,15 @@ class Run:
         plan = plan_inputs(work, self.inputs)
         isolated = isolated and self.output is not None
         return stack.enter_context(
-            closing(Prover(source, plan, isolated=isolated, seconds=self.parity_timeout))
+            closing(
+                Prover(
+                    source,
+                    plan,
+                    isolated=isolated,
+                    seconds=self.parity_timeout,
+                    weights=weight_bytes(work),
+                )
+            )
         )
 
     def _start(self, *, check: bool) -> tuple[Report, PathLike | ir.Model, ir.Model]:

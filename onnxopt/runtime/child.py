@@ -149,6 +149,20 @@ def all_memory() -> int | None:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+# Activations of real models that are run at small sizes, and what their weights are packed into.
+_MEMORY_BESIDE, _COPIES = 2 << 30, 16
+
+
+def fair_memory(weights: int) -> int | None:
+    """What running a model may take, so that one that grows without end does not fill the machine.
+
+    Args:
+        weights: Bytes of the model's file, or of its weights.
+    """
+    everything = all_memory()
+    return None if everything is None else min(everything, _MEMORY_BESIDE + _COPIES * weights)
+
+
 def serve(preload: tuple[str, ...], memory: int | None) -> None:
     """The child's side: answers requests until its input ends."""
     if memory is not None and sys.platform == "linux":

@@ -8,6 +8,7 @@ from typing import Any
 
 from onnxopt.core.errors import MissingDependencyError, OnnxOptError, SaveError
 
+_LONGEST_READ = 10_000
 _LONGEST_REASON = 400
 # "[ONNXRuntimeError] : 1 : FAIL : ", paths of ONNX Runtime's sources, the C++ signature after them.
 _NOISE = re.compile(
@@ -69,7 +70,9 @@ def _raise_interrupt(error: BaseException) -> None:
 
 def one_line(error: BaseException) -> str:
     """ONNX Runtime's message as one line, without its source paths and error codes."""
-    text = " ".join(_NOISE.sub("", " ".join(str(error).split())).split())
+    # A message may hold names of any size, of which the expression takes quadratic time.
+    start = str(error)[:_LONGEST_READ]
+    text = " ".join(_NOISE.sub("", " ".join(start.split())).split())
     text = text.removesuffix("Please fix either the inputs/outputs or the model.").rstrip()
     text = text or type(error).__name__
     return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."

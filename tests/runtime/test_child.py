@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from onnxopt.graph.symbolic import add
-from onnxopt.runtime.child import Child, ChildEndedError
+from onnxopt.runtime.child import Child, ChildEndedError, all_memory, fair_memory
 from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.session import open_session
 
@@ -59,3 +59,10 @@ def test_child_is_stopped_when_it_takes_too_long() -> None:
     limited = Child(seconds=0.5)
     with closing(limited), pytest.raises(ChildEndedError, match=r"took more than 0\.5 s"):
         limited.call(time.sleep, 60)
+
+
+def test_small_models_may_take_little_memory_and_large_ones_all() -> None:
+    everything = all_memory()
+    assert everything is not None
+    assert fair_memory(0) == min(everything, 2 << 30)
+    assert fair_memory(1 << 50) == everything

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxopt.core.errors import MissingDependencyError
-from onnxopt.runtime.library import CannotRunError
+from onnxopt.runtime.library import CannotRunError, one_line
 from onnxopt.runtime.session import open_session
 from onnxopt.runtime.skeleton import serialize_skeleton
 
@@ -133,3 +133,9 @@ def test_a_weight_that_nothing_uses_is_left_out(linear):
     result = open_session(model).run({"x": np.ones((2, 64), np.float32)})
     assert result["y"].shape == (2, 48)
     assert "spare" in model.graph.initializers
+
+
+def test_message_of_megabytes_is_one_short_line():
+    line = one_line(RuntimeError("/path/to: ," * 1_000_000))
+    assert len(line) <= 400
+    assert line.endswith("...")

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxopt.runtime.child import Child, ChildEndedError, all_memory
+from onnxopt.runtime.child import Child, ChildEndedError, all_memory, fair_memory
 from onnxopt.runtime.inputs.plan import InputPlan
 from onnxopt.runtime.parity.check import check_parity
 from onnxopt.runtime.parity.result import ParityResult
@@ -33,6 +33,7 @@ class Prover:
             starts at once, since it takes a second to import what it needs.
         check: How a saved file is compared, in the child.
         seconds: A check in the child that takes longer is stopped.
+        weights: Bytes of the model's weights, which bound the memory of the child.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class Prover:
         isolated: bool = False,
         check: Check | None = None,
         seconds: float | None = None,
+        weights: int = 0,
     ) -> None:
         self._original = original
+        self._weights = weights
         self._plan = plan
         self._check: Check = check or verify_saved
         self._seconds = seconds
@@ -90,7 +93,8 @@ class Prover:
         return Child(
             preload=(verify_saved.__module__, "onnxruntime"),
             seconds=self._seconds,
-            memory=all_memory(),
+            # The user's own data may be of any size.
+            memory=all_memory() if self._plan.data else fair_memory(self._weights),
         )
 
     def _crash_of_original(self) -> str:
