@@ -1,8 +1,9 @@
 """First-order effects of weights on a model's outputs, by its own gradients; no labels.
 
-With y the outputs and v a random vector of variance 1, L = v . y / |y - mean(y)| has E[(dL/dw)^2] =
-|dy/dw|^2 / |y - mean(y)|^2: the curvature of the distillation loss at the model itself, where the
-gradient of that loss is zero (empirical Fisher information).
+With y an output of n numbers, s its standard deviation over all samples and v a random vector of
+variance 1, L = v . y / (s sqrt(n)) has E[(dL/dw)^2] = |dy/dw|^2 / (s^2 n): the curvature of
+the distillation loss at the model itself, where the gradient of that loss is zero (empirical Fisher
+information).
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from onnxopt.recovering.module import GraphModule
 
 # Random vectors in all, at least: each is one sample of an expectation.
 _FEWEST_DRAWS = 64
+# Of the mean square of an output.
+_ROUNDING = 1e-10
 
 
 def first_order_effects(
@@ -32,7 +35,8 @@ def first_order_effects(
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
     """Yields w * dL/dw of weights, once or more for each sample.
 
-    Memory is that of the model's weights, twice, and of all activations of a run.
+    Memory is that of the model's weights, twice, and of all activations of a run. Every sample is
+    run once more before, for the spread of the outputs.
 
     Args:
         model: A float model; left as it is.
@@ -54,12 +58,14 @@ def first_order_effects(
         return
     generator = torch.Generator().manual_seed(seed)
     draws = -(-_FEWEST_DRAWS // len(samples))
+    spreads = _spreads(module, data, samples)
     for index in samples:
         one = data[index]
-        loss = _random_loss(module(one.feeds), draws, generator)
-        for place, item in enumerate(loss):
+        outputs = module(one.feeds)
+        for place in range(draws):
+            loss = _random_loss(outputs, spreads, generator)
             gradients = torch.autograd.grad(
-                item, list(chosen.values()), retain_graph=place + 1 < draws, allow_unused=True
+                loss, list(chosen.values()), retain_graph=place + 1 < draws, allow_unused=True
             )
             effects = {
                 name: (parameter.detach() * gradient).numpy()
@@ -75,17 +81,39 @@ def first_order_effects(
             yield effects
 
 
-def _random_loss(outputs: dict[str, Any], draws: int, generator: torch.Generator) -> list[Any]:
-    """Random projections of the outputs, each output relative to its spread."""
-    floats = [y for y in outputs.values() if y.is_floating_point() and y.requires_grad]
+def _spreads(
+    module: GraphModule, data: CalibrationData, samples: Sequence[int]
+) -> dict[str, float]:
+    """Standard deviation of each output of floats over all samples; of a constant its magnitude.
+
+    Outputs that are always zero, or empty, are left out.
+    """
+    sums: dict[str, NDArray[np.float64]] = {}
+    with torch.no_grad():
+        for index in samples:
+            for name, y in module(data[index].feeds).items():
+                if y.is_floating_point():
+                    wide = y.double()
+                    found = [y.numel(), float(wide.sum()), float(wide.square().sum())]
+                    sums[name] = sums.get(name, np.zeros(3)) + found
+    spreads = {}
+    for name, (count, total, squares) in sums.items():
+        mean, power = total / max(count, 1), squares / max(count, 1)
+        variance = power - mean * mean
+        # Below that the variance is rounding.
+        spreads[name] = float(variance if variance > _ROUNDING * power else power) ** 0.5
+    return {name: spread for name, spread in spreads.items() if spread > 0}
+
+
+def _random_loss(
+    outputs: dict[str, Any], spreads: dict[str, float], generator: torch.Generator
+) -> Any:
+    """A random projection of the outputs, each output relative to its spread."""
+    floats = {name: y for name, y in outputs.items() if name in spreads and y.requires_grad}
     if not floats:
         raise InvalidInputError("no output of the model depends on its weights in a smooth way")
-    spreads = [y.detach().sub(y.detach().mean()).norm() + 1e-12 for y in floats]
-    losses = []
-    for _ in range(draws):
-        parts = [
-            (torch.randn(y.shape, generator=generator) * y).sum() / spread
-            for y, spread in zip(floats, spreads, strict=True)
-        ]
-        losses.append(torch.stack(parts).sum() / len(parts) ** 0.5)
-    return losses
+    parts = [
+        (torch.randn(y.shape, generator=generator) * y).sum() / (spreads[name] * y.numel() ** 0.5)
+        for name, y in floats.items()
+    ]
+    return torch.stack(parts).sum() / len(parts) ** 0.5

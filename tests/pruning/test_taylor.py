@@ -14,11 +14,12 @@ from helpers.rewriting import parse_model, random_feeds
 from onnxopt.calibration.data import open_data
 from onnxopt.core.errors import InvalidInputError, MissingDependencyError
 from onnxopt.graph.axes.groups import find_groups
-from onnxopt.pruning.ladders import activation_ladders
 
 pytest.importorskip("torch")
 
 from onnxopt.pruning.taylor import taylor_ladders
+from onnxopt.recovering import gradients
+from onnxopt.recovering.gradients import first_order_effects
 
 
 def _hidden(gains: np.ndarray) -> ir.Model:
@@ -78,13 +79,34 @@ def test_missing_pytorch_is_named_with_what_installs_it(monkeypatch: pytest.Monk
         _ladders(_hidden(np.ones(8)), 2)
 
 
-def test_groups_over_the_memory_are_ranked_by_activation() -> None:
-    model = _hidden(np.array([1, 0, 2, 0.5, 4, 0.25, 3, 0.1]))
-    groups, _, opened = _ladders(model, 4)
-    found = {
-        memory: activation_ladders(model, groups, "hessian", opened, range(4), max_memory=memory)[0]
-        for memory in (1 << 20, 1 << 10)
-    }
-    plain = activation_ladders(model, groups, "activation", opened, range(4), max_memory=1 << 20)[0]
-    assert [ladder.measure for ladder in found.values()] == ["hessian", "activation"]
-    np.testing.assert_allclose(found[1 << 10].costs, plain.costs)
+@pytest.mark.parametrize("constant", [False, True])
+def test_an_output_of_one_number_does_not_drown_the_others(constant: bool) -> None:
+    rng = np.random.default_rng(0)
+    model = parse_model(
+        "g (float[1,16] x) => (float[1,8] y, float[1,1] v)"
+        " { m = MatMul(x, w) r = Relu(m) y = MatMul(r, u) v = MatMul(r, t) }",
+        {
+            name: rng.standard_normal(shape).astype(np.float32)
+            for name, shape in (("w", (16, 32)), ("u", (32, 8)), ("t", (32, 1)))
+        },
+    )
+    feeds = random_feeds(model, {})
+    data = [feeds if constant else random_feeds(model, {}, seed=index) for index in range(8)]
+    sums = {"u": 0.0, "t": 0.0}
+    for effects in first_order_effects(model, set(sums), open_data(data, model), range(8)):
+        for name in sums:
+            sums[name] += float(np.square(effects[name]).sum())
+    assert 0.02 < sums["t"] / sums["u"] < 50
+
+
+def test_draws_are_made_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    draw = gradients._random_loss
+    monkeypatch.setattr(gradients, "_random_loss", lambda *a: made.append(0) or draw(*a))
+    model = _hidden(np.ones(8))
+    data = open_data([random_feeds(model, {"N": 4})], model)
+    effects = first_order_effects(model, {"v"}, data, range(1))
+    next(effects)
+    assert len(made) == 1
+    next(effects)
+    assert len(made) == 2
