@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxopt.cli.options import beside
-from onnxopt.cli.output import show
+from onnxopt.cli.output import failures_told, show
 from onnxopt.core.errors import InvalidInputError
 
 # Options that choose which units go: as they are written, and what they are when not given.
@@ -47,7 +47,7 @@ def run_mask(
     from onnxopt.cli.progress import progress
     from onnxopt.pruning import mask_weights
 
-    with progress(quiet=quiet or as_json) as observers:
+    with failures_told(as_json=as_json), progress(quiet=quiet or as_json) as observers:
         report = mask_weights(
             model,
             output or beside(model, "masked"),

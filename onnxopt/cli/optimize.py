@@ -20,7 +20,7 @@ from onnxopt.cli.options import (
     parse_input_shapes,
     target_option,
 )
-from onnxopt.cli.output import say
+from onnxopt.cli.output import failures_told, say
 from onnxopt.core.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -161,20 +161,14 @@ def command(
         "max_error": max_error,
     }
     from onnxopt.cli.progress import progress
-    from onnxopt.core.errors import ParityError
 
-    try:
-        with progress(quiet=quiet or as_json) as observers:
-            options["observers"] = observers
-            results = (
-                _optimize(model, output, options)
-                if bundle is None
-                else {"": _to_bundle(model, output, bundle, chosen, options)}
-            )
-    except ParityError as error:
-        if as_json and error.report is not None:
-            click.echo(json.dumps(error.report.to_dict(), indent=2))
-        raise
+    with failures_told(as_json=as_json), progress(quiet=quiet or as_json) as observers:
+        options["observers"] = observers
+        results = (
+            _optimize(model, output, options)
+            if bundle is None
+            else {"": _to_bundle(model, output, bundle, chosen, options)}
+        )
     if html is not None:
         _write_page(results, html)
     if as_json:

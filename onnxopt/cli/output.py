@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import click
 
+from onnxopt.core.errors import ParityError
 from onnxopt.core.printable import printable_lines
 
 
@@ -26,6 +29,17 @@ def show(result: Tellable, *, as_json: bool, verbose: bool, quiet: bool) -> None
         click.echo(json.dumps(result.to_dict(), indent=2))
     elif not quiet:
         say(result.to_text(verbose=verbose))
+
+
+@contextmanager
+def failures_told(*, as_json: bool) -> Iterator[None]:
+    """With `--json` the report of a run that is given up goes to stdout all the same."""
+    try:
+        yield
+    except ParityError as error:
+        if as_json and error.report is not None:
+            click.echo(json.dumps(error.report.to_dict(), indent=2))
+        raise
 
 
 def say(text: str, *, err: bool = False) -> None:

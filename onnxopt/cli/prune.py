@@ -18,7 +18,7 @@ from onnxopt.cli.options import (
     parse_input_shapes,
     target_option,
 )
-from onnxopt.cli.output import show
+from onnxopt.cli.output import failures_told, show
 from onnxopt.core.errors import InvalidInputError
 
 _SHARE = click.FloatRange(0, 1, min_open=True)
@@ -174,7 +174,7 @@ def command(
         keep = _token_ids(vocabulary_file)
         vocabulary = Vocabulary(keep, keep[0] if unknown is None else unknown, narrow_outputs)
 
-    with progress(quiet=quiet or as_json) as observers:
+    with failures_told(as_json=as_json), progress(quiet=quiet or as_json) as observers:
         result = prune(
             model,
             output or beside(model, "pruned"),

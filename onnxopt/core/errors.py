@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from onnxopt.core.report import Report
+from typing import Any, ClassVar, Protocol
 
 
 class OnnxOptError(Exception):
@@ -36,6 +33,13 @@ class SaveError(OnnxOptError):
     exit_code: ClassVar[int] = 4
 
 
+class Record(Protocol):
+    """The report of a command."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as what JSON can hold."""
+
+
 class ParityError(OnnxOptError):
     """The optimized model does not compute what the original computes; no file is written.
 
@@ -47,7 +51,7 @@ class ParityError(OnnxOptError):
     exit_code: ClassVar[int] = 3
 
     def __init__(
-        self, message: str, report: Report | None = None, *, crashed: bool = False
+        self, message: str, report: Record | None = None, *, crashed: bool = False
     ) -> None:
         super().__init__(message)
         self.report = report

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxopt.calibration.data import CalibrationData
-from onnxopt.calibration.runs import run_samples
+from onnxopt.calibration.runs import largest_sample, run_samples
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.cost import node_flops
 from onnxopt.graph.linear_maps import linear_maps
@@ -97,7 +97,7 @@ def span_costs(
     sums = [_Variances(axis) for axis in axes]
     pairs = {str(i): (span.entry.name or "", span.end.name or "") for i, span in enumerate(chosen)}
     names = [name for pair in pairs.values() for name in pair if name in probe.values]
-    sizes = probe.sizes(names, data[samples[0]].feeds)
+    sizes = probe.sizes(names, data[largest_sample(data, samples)].feeds)
     needs = {key: sum(sizes.get(name, 0) for name in pair) for key, pair in pairs.items()}
     for part in chunks(list(pairs), needs, max_memory):
         wanted = dict.fromkeys(n for key in part for n in pairs[key] if n in probe.values)
@@ -186,10 +186,8 @@ def _feature_axes(model: ir.Model, chosen: Sequence[Span]) -> list[int]:
     for span in chosen:
         shape = dims(span.end) or ()
         site = next(sites[n] for n in reversed(span.blocks[-1].nodes) if n in sites)
-        matrices = site.matrices().shape
-        width = matrices[0] * matrices[2]
         places = [axis for axis in (site.output_axis, 1, -1) if len(shape) > abs(axis)]
-        axes.append(next((axis for axis in places if shape[axis] == width), -1))
+        axes.append(next((axis for axis in places if shape[axis] == site.outputs), -1))
     return axes
 
 

@@ -33,7 +33,8 @@ def group_entries(
             entry = dataclasses.replace(
                 entry, kept=widths[place], importance=ladder.measure, costs=costs
             )
-        if lost.issuperset(item.value for item in group.slices):
+        weights = {item.value for item in group.slices}
+        if weights and weights <= lost:
             yield dataclasses.replace(entry, kept=0, reason="gone with its block")
         else:
             yield dataclasses.replace(entry, reason=reasons.get(group.name, ""))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from onnxopt.core.errors import ParityError
-from onnxopt.core.report import Report
+from onnxopt.core.errors import ParityError, Record
 from onnxopt.runtime.parity.deviation import Deviation
 
 
-def require_error(
-    error: Deviation | None, limit: float | None, what: str, report: Report | None = None
-) -> None:
+def require_error(error: Deviation | None, limit: float | None, what: str, report: Record) -> None:
     """Raises if an error is over a limit.
 
     Args:

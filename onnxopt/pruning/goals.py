@@ -19,6 +19,8 @@ _NUMBERS = {
     "sparsity": "sparsity",
 }
 _TEXTS = ("importance", "scope")
+# Arguments of `optimize` itself, which it passes on.
+_OF_OPTIMIZE = ("calibration", "external_data", "model", "observers", "output", "target")
 _FORM = "write flops=0.5, size=0.5, latency=0.7 or sparsity=0.3, and for example max-error=0.2"
 
 
@@ -29,10 +31,17 @@ def parse_goal(goal: str | Mapping[str, Any]) -> dict[str, Any]:
         goal: Text, or the options themselves.
 
     Raises:
-        InvalidInputError: The text is not of that form.
+        InvalidInputError: The text is not of that form, or an option is one of `optimize`.
     """
-    if not isinstance(goal, str):
+    if isinstance(goal, Mapping):
+        for name in _OF_OPTIMIZE:
+            if name in goal:
+                raise InvalidInputError(
+                    f"prune: {name} is no option of the goal: give it to optimize itself"
+                )
         return dict(goal)
+    if not isinstance(goal, str):
+        raise InvalidInputError(f"prune {goal!r}: {_FORM}")
     options: dict[str, Any] = {}
     for part in goal.split(","):
         name, separator, value = (piece.strip() for piece in part.partition("="))

@@ -20,16 +20,14 @@ from onnxopt.graph.cost import weight_bytes
 from onnxopt.graph.linear_maps import LinearMap
 from onnxopt.graph.naming import excluded_names
 from onnxopt.graph.saving import save_model
-from onnxopt.optimizing import optimize
 from onnxopt.passes.pruning.masks import RULE, maskable, name_of
-from onnxopt.presets import after_pruning
 from onnxopt.pruning.compressing import compressed_rest
 from onnxopt.pruning.error_limit import require_error
 from onnxopt.pruning.input_moments import InputMoments, input_moments
 from onnxopt.pruning.mask_choosing import mask_weight
 from onnxopt.pruning.mask_options import MaskOptions
 from onnxopt.pruning.mask_report import MaskReport
-from onnxopt.pruning.preparing import prepare
+from onnxopt.pruning.preparing import finished, prepare
 from onnxopt.runtime.library import require_runtime
 from onnxopt.runtime.loadable import opens
 from onnxopt.runtime.measuring.speed import measure_speed
@@ -124,7 +122,8 @@ def mask_weights(
     with timed(report.seconds, "reference"):
         reference = reference_on(work, data, measuring, providers)
     report.measured, report.bytes = len(reference.sets), weight_bytes(work)
-    whole = work.clone()
+    # Both are timed as they would be written.
+    whole = finished(work, options.target)
     with timed(report.seconds, "mask"):
         observed = _observed(work, sites, data, fitting, measuring, max_memory)
         for site, moments in observed:
@@ -137,7 +136,7 @@ def mask_weights(
         rest = compressed_rest(work, {site.weight for site in sites})
         before, after = (sum(one.compressed[i] for one in report.weights) for i in (0, 1))
         report.compressed = before + rest, after + rest
-    result = optimize(work, passes=after_pruning(options.target), guard="off").model
+    result = finished(work, options.target)
     with timed(report.seconds, "measure"):
         report.error = reference.deviation(result)
         report.speed = measure_speed(
@@ -148,7 +147,7 @@ def mask_weights(
             threads=options.target.threads,
             providers=providers,
         )
-    require_error(report.error, options.max_error, f"the {options.pattern} mask")
+    require_error(report.error, options.max_error, f"the {options.pattern} mask", report)
     if output is not None:
         verify = opens("the masked model", providers)
         with timed(report.seconds, "save"):

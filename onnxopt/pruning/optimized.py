@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import onnx_ir as ir
 
 from onnxopt.calibration.data import open_data
-from onnxopt.calibration.measuring import HELD_OUT, reference_on
-from onnxopt.core.errors import InvalidInputError
+from onnxopt.calibration.measuring import HELD_OUT, overlap_notes, reference_on
+from onnxopt.core.errors import InvalidInputError, ParityError
 from onnxopt.core.pipeline import Observer
+from onnxopt.core.report import Report
 from onnxopt.core.timing import timed
 from onnxopt.graph.accepting import accepted_model
 from onnxopt.graph.input_shapes import fix_input_shapes
@@ -22,6 +23,7 @@ from onnxopt.optimizing_notes import size_of
 from onnxopt.optimizing_run import PathLike, Result
 from onnxopt.pruning.error_limit import require_error
 from onnxopt.pruning.goals import parse_goal
+from onnxopt.pruning.report import PruningReport
 from onnxopt.pruning.running import prune
 from onnxopt.runtime.loadable import opens
 from onnxopt.runtime.parity.deviation import Deviation
@@ -29,6 +31,9 @@ from onnxopt.targets import Target
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+# Options of `prune` that say how data is read.
+_READING = ("input_shapes", "preprocess", "tokenizer")
 
 
 def optimize_and_prune(
@@ -84,20 +89,31 @@ def optimize_and_prune(
         fix_input_shapes(whole, shapes)
     # By its path errors name it.
     given = whole if shapes else model
-    pruned = prune(given, calibration=calibration, target=target, observers=observers, **choices)
+    source = os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
+    try:
+        pruned = prune(
+            given, calibration=calibration, target=target, observers=observers, **choices
+        )
+    except ParityError as error:
+        assert isinstance(error.report, PruningReport)
+        failed = Report(source=source, before=size_of(original), pruning=error.report)
+        raise ParityError(str(error), failed) from error
     options = {**preparation, "input_shapes": None, "target": target, "observers": observers}
     if quantize is not None:
         options |= {"quantize": quantize, "calibration": calibration, "max_error": max_error}
     result = optimize(pruned.model, None, **options)
     report = result.report
-    report.source = os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
-    report.pruning, report.before = pruned.report, size_of(original)
+    report.source, report.pruning, report.before = source, pruned.report, size_of(original)
     with timed(report.seconds, "compare"):
-        data = open_data(calibration, whole)
-        measuring = data.split(HELD_OUT)[1]
+        reading = {name: choices[name] for name in _READING if name in choices}
+        # All of it: what `samples` takes of the first three quarters lies in these.
+        data = open_data(calibration, whole, **reading)
+        fitting, measuring = data.split(HELD_OUT)
         reference = reference_on(whole, data, measuring, target.execution_providers)
         error = reference.deviation(result.model)
-    report.notes.append(_said(error, len(reference.sets), synthesized=data.synthesized))
+    overlap = overlap_notes(data, fitting, measuring, "fitted")
+    kind = "synthesized " if data.synthesized else "" if overlap else "held-out "
+    report.notes += [_said(error, f"{len(reference.sets)} {kind}input sets"), *overlap]
     require_error(error, choices.get("max_error"), "all steps together", report)
     if output is not None:
         verify = opens("the result", target.execution_providers)
@@ -109,10 +125,9 @@ def optimize_and_prune(
     return result
 
 
-def _said(error: Deviation, sets: int, *, synthesized: bool) -> str:
-    kind = "synthesized" if synthesized else "held-out"
+def _said(error: Deviation, sets: str) -> str:
     broken = f"; {error.broken}" if error.broken else ""
     return (
         f"against the original, all steps together: error {error.rms:.2%} (root mean square), "
-        f"cosine {error.cosine:.4f} on {sets} {kind} input sets{broken}"
+        f"cosine {error.cosine:.4f} on {sets}{broken}"
     )

@@ -88,10 +88,10 @@ class PruneOptions:
         whole = [kind for kind in self.kinds if kind in WHOLE]
         if len(whole) > 1:
             raise InvalidInputError("kinds are block or layer, not both: layers are made of blocks")
-        if whole and self.importance == "taylor":
+        if whole and self.importance not in ("auto", "activation", "hessian"):
             raise InvalidInputError(
-                "blocks are ranked by what they add, which taylor does not measure units by: take "
-                "importance hessian or activation"
+                f"blocks are ranked by what they add, which {self.importance} does not measure "
+                "units by: take importance hessian or activation"
             )
         if whole and len(self.kinds) > 1 and self.sparsity is not None and self.scope == "global":
             raise InvalidInputError(

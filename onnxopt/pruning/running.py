@@ -188,9 +188,9 @@ class _Job:
                 pruned = unrepaired
             elif not report.repairs:
                 report.error, report.unrepaired = report.unrepaired, None
-        require_error(report.error, options.max_error, report.goal)
-        result = finished(pruned, options.target)
         report.after = size_of(pruned, planner.sizes)
+        require_error(report.error, options.max_error, report.goal, report)
+        result = finished(pruned, options.target)
         with timed(report.seconds, "time"):
             report.speed = measure_speed(
                 planner.whole,

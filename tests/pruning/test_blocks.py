@@ -119,6 +119,7 @@ def test_blocks_of_real_models_go(name: str) -> None:
         ({"kinds": ["block"], "calibration": None}, "give data"),
         ({"kinds": ["block", "layer"]}, "not both"),
         ({"kinds": ["block"], "importance": "taylor"}, "take importance hessian"),
+        ({"kinds": ["layer", "neuron"], "importance": "l2"}, "take importance hessian"),
         ({"kinds": ["block", "neuron"], "scope": "global"}, "counts units"),
         ({"kinds": ["block"], "exclude": ["MatMul"]}, "nothing that can be pruned: excluded"),
     ],

@@ -10,11 +10,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from click.testing import CliRunner
-from helpers.rewriting import parse_model, random_feeds, run
+from helpers.rewriting import op_types, parse_model, random_feeds, run
 
 import onnxopt
 from onnxopt.cli.group import cli
-from onnxopt.core.errors import InvalidInputError
+from onnxopt.core.errors import InvalidInputError, ParityError
 from onnxopt.graph.saving import save_model
 from onnxopt.runtime.measuring.ratio import Ratio
 
@@ -133,6 +133,37 @@ def test_bad_input_is_refused_in_one_line(folder: Path, arguments: list[str], me
     assert message in str(result.exception)
     assert "\n" not in str(result.exception)
     assert not (folder / "model.masked.onnx").exists()
+
+
+def test_json_has_the_report_of_a_run_that_is_given_up(folder: Path) -> None:
+    arguments = ["prune", str(folder / "model.onnx"), "--mask", "2:4", "--max-error", "1e-6"]
+    done = CliRunner().invoke(cli, [*arguments, "--json"])
+    assert isinstance(done.exception, ParityError)
+    assert json.loads(done.stdout)["error"]["rms"] > 1e-6
+    assert not (folder / "model.masked.onnx").exists()
+
+
+def test_both_sides_are_timed_as_they_would_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = []
+
+    def measure(base: ir.Model, other: ir.Model, *args: Any, **options: Any) -> Ratio:
+        timed.append([op_types(one) for one in (base, other)])
+        return Ratio(1.0, 0.99, 1.01, 10)
+
+    monkeypatch.setattr("onnxopt.pruning.masking.measure_speed", measure)
+    model = parse_model(
+        "g (float[2, 3, 32] x) => (float[2, 3, 32] y)"
+        " { m = MatMul(x, w) s = Add(x, m) n = LayerNormalization(s, one, zero) y = Add(s, n) }",
+        {
+            "w": np.random.default_rng(0).standard_normal((32, 32)).astype(np.float32),
+            "one": np.ones(32, np.float32),
+            "zero": np.zeros(32, np.float32),
+        },
+    )
+    onnxopt.mask_weights(model, sparsity=0.5)
+    ((before, after),) = timed
+    assert before == after
+    assert "SkipLayerNormalization" in after
 
 
 def test_nan_is_refused_with_the_node() -> None:

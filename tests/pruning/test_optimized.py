@@ -15,6 +15,8 @@ from click.testing import CliRunner
 from helpers.rewriting import parse_model, random_feeds, run
 
 import onnxopt
+from onnxopt.calibration.data import open_data
+from onnxopt.calibration.measuring import HELD_OUT
 from onnxopt.cli.group import cli
 from onnxopt.core.errors import InvalidInputError, ParityError
 from onnxopt.graph.saving import save_model
@@ -85,6 +87,58 @@ def test_nothing_is_written_when_the_error_is_over_the_limit(tmp_path: Path) -> 
             model, path, prune={"sparsity": 0.75, "max_error": 1e-4}, calibration=_data(model)
         )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("no_timing")
+def test_json_has_the_report_of_a_run_that_is_given_up(tmp_path: Path) -> None:
+    model = _model()
+    save_model(model, tmp_path / "m.onnx")
+    np.savez(tmp_path / "x.npz", x=np.concatenate([one["x"] for one in _data(model)]))
+    arguments = ["optimize", str(tmp_path / "m.onnx"), "--calibration", str(tmp_path / "x.npz")]
+    done = CliRunner().invoke(
+        cli, [*arguments, "--prune", "sparsity=0.75,max-error=1e-4", "--json"]
+    )
+    assert isinstance(done.exception, ParityError)
+    report = json.loads(done.stdout)
+    assert report["source"] == str(tmp_path / "m.onnx")
+    assert report["pruning"]["error"]["rms"] > 1e-4
+    assert report["pruning"]["after"]["parameters"] < report["pruning"]["before"]["parameters"]
+
+
+@pytest.mark.usefixtures("no_timing")
+@pytest.mark.parametrize(("count", "held_out"), [(1, False), (8, True)])
+def test_samples_that_were_fitted_on_are_not_called_held_out(count: int, held_out: bool) -> None:
+    model = _model()
+    report = onnxopt.optimize(model, prune="sparsity=0.5", calibration=_data(model, count)).report
+    (said,) = [note for note in report.notes if "all steps together" in note]
+    assert ("held-out" in said) == held_out
+    assert ("too few samples" in " ".join(report.notes)) == (not held_out)
+
+
+@pytest.mark.parametrize("count", [4, 5, 7, 10, 23, 64, 100, 200])
+def test_what_a_limit_takes_to_fit_on_is_never_measured_on(count: int) -> None:
+    model = _model()
+    data = _data(model, count)
+    _, measuring = open_data(data, model).split(HELD_OUT)
+    for limit in range(1, count + 1):
+        limited = open_data(data, model, limit=limit)
+        fitting, _ = limited.split(HELD_OUT)
+        assert not {limited.positions[index] for index in fitting} & set(measuring)
+
+
+@pytest.mark.parametrize(
+    ("goal", "message"),
+    [
+        ({"sparsity": 0.5, "calibration": []}, "calibration is no option of the goal"),
+        ({"sparsity": 0.5, "target": "cpu"}, "target is no option of the goal"),
+        ({"sparsity": 0.5, "observers": ()}, "observers is no option of the goal"),
+        ({}, "give one of sparsity"),
+        (0.5, "write flops=0.5"),
+    ],
+)
+def test_goals_that_are_none_are_refused(goal: Any, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        onnxopt.optimize(_model(), prune=goal)
 
 
 def test_goals_are_read_from_text() -> None:

@@ -15,7 +15,7 @@ from helpers.rewriting import parse_model, random_feeds, run
 
 import onnxopt
 from onnxopt.cli.group import cli
-from onnxopt.core.errors import InvalidInputError
+from onnxopt.core.errors import InvalidInputError, ParityError
 from onnxopt.graph.saving import save_model
 from onnxopt.runtime.measuring.ratio import Ratio
 
@@ -284,6 +284,19 @@ def test_nothing_is_written_when_the_target_cannot_be_met(tmp_path: Path) -> Non
         cli, ["prune", str(tmp_path / "m.onnx"), "--target-size", "0.01"], standalone_mode=False
     )
     assert isinstance(done.exception, InvalidInputError)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_json_has_the_report_of_a_run_that_is_given_up(tmp_path: Path) -> None:
+    save_model(_mlp(), tmp_path / "m.onnx")
+    arguments = ["prune", str(tmp_path / "m.onnx"), "--sparsity", "0.5", "--max-error", "1e-6"]
+    done = CliRunner().invoke(cli, [*arguments, "--json"])
+    assert isinstance(done.exception, ParityError)
+    report = json.loads(done.stdout)
+    assert report["error"]["rms"] > 1e-6
+    assert report["output"] == ""
+    assert report["after"]["parameters"] < report["before"]["parameters"]
+    assert not CliRunner().invoke(cli, arguments).stdout
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
