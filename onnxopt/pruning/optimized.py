@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import onnx_ir as ir
 
@@ -23,7 +23,6 @@ from onnxopt.optimizing_notes import size_of
 from onnxopt.optimizing_run import PathLike, Result
 from onnxopt.pruning.error_limit import require_error
 from onnxopt.pruning.goals import parse_goal
-from onnxopt.pruning.report import PruningReport
 from onnxopt.pruning.running import prune
 from onnxopt.runtime.loadable import opens
 from onnxopt.runtime.parity.deviation import Deviation
@@ -31,6 +30,8 @@ from onnxopt.targets import Target
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+    from onnxopt.pruning.report import PruningReport
 
 # Options of `prune` that say how data is read.
 _READING = ("input_shapes", "preprocess", "tokenizer")
@@ -94,10 +95,10 @@ def optimize_and_prune(
         pruned = prune(
             given, calibration=calibration, target=target, observers=observers, **choices
         )
-    except ParityError as error:
-        assert isinstance(error.report, PruningReport)
-        failed = Report(source=source, before=size_of(original), pruning=error.report)
-        raise ParityError(str(error), failed) from error
+    except ParityError as over:
+        part = cast("PruningReport", over.report)
+        failed = Report(source=source, before=size_of(original), pruning=part)
+        raise ParityError(str(over), failed) from over
     options = {**preparation, "input_shapes": None, "target": target, "observers": observers}
     if quantize is not None:
         options |= {"quantize": quantize, "calibration": calibration, "max_error": max_error}

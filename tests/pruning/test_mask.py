@@ -163,7 +163,7 @@ def test_both_sides_are_timed_as_they_would_be_written(monkeypatch: pytest.Monke
     onnxopt.mask_weights(model, sparsity=0.5)
     ((before, after),) = timed
     assert before == after
-    assert "SkipLayerNormalization" in after
+    assert "Sum" in after  # which passes after pruning make of Add
 
 
 def test_nan_is_refused_with_the_node() -> None:
