@@ -18,12 +18,15 @@ from onnxopt.calibration.runs import largest_sample, run_samples
 from onnxopt.calibration.statistics import Statistics
 from onnxopt.calibration.table import CalibrationTable
 from onnxopt.core.errors import InvalidInputError
+from onnxopt.core.walking import subgraphs_of
 from onnxopt.graph.fingerprint import fingerprint
 from onnxopt.runtime.diagnosis.probing import Probe, chunks
 
 DEFAULT_MEMORY = 1 << 30
 # What an array costs besides itself while it is observed: a copy and the indexes of its bins.
 _OVERHEAD = 4
+# How many values a note names.
+_TOLD = 3
 
 
 def collect(
@@ -81,21 +84,51 @@ def _observe_nested(
     samples: Sequence[int],
     table: CalibrationTable,
 ) -> None:
-    """Observes values inside subgraphs; those of branches that were never taken stay unknown."""
-    nested = NestedValues(model, names)
-    if not nested.shown:
-        return
-    found: dict[str, Statistics] = {name: Statistics() for name in nested.shown.values()}
-    try:
-        for _, _, values in run_samples(Probe(nested.model), list(nested.shown), data, samples):
-            for shown, name in nested.shown.items():
-                low, high, mean = values[shown].tolist()
-                found[name].add_extremes(low if np.isfinite(mean) else np.nan, high)
-    except InvalidInputError:  # a loop that cannot stack: the nodes tell that no range is known
-        return
+    """Observes values inside subgraphs; those of branches that were never taken stay unknown.
+
+    Where a node cannot be run so, it is found by halves, and the others are observed without it.
+    """
+    nodes = list(model.graph)
+    pending = [[index for index, node in enumerate(nodes) if subgraphs_of(node)]]
+    found: dict[str, Statistics] = {}
+    unknown: set[str] = set()
+    while pending:
+        group = pending.pop()
+        nested = NestedValues(model, names, group)
+        if nested.hidden - unknown:
+            some = ", ".join(sorted(nested.hidden)[:_TOLD])
+            table.notes.append(f"values inside a SequenceMap have no ranges: {some}")
+        unknown |= nested.hidden
+        try:
+            seen = _extremes(nested, data, samples) if nested.shown else []
+        except InvalidInputError as error:  # such as of a loop that cannot stack
+            if len(group) > 1:
+                half = len(group) // 2
+                pending += [group[half:], group[:half]]
+                continue
+            name = nodes[group[0]].name or nodes[group[0]].op_type
+            table.notes.append(f"values inside {name!r} have no ranges; observing them: {error}")
+            unknown |= set(nested.shown.values())
+            continue
+        for value, low, high in seen:
+            found.setdefault(value, Statistics()).add_extremes(low, high)
     table.statistics |= {
-        name: one for name, one in found.items() if one.infinite or one.low < one.high
+        name: one
+        for name, one in found.items()
+        if name not in unknown and (one.infinite or one.low < one.high)
     }
+
+
+def _extremes(
+    nested: NestedValues, data: CalibrationData, samples: Sequence[int]
+) -> list[tuple[str, float, float]]:
+    """Name, smallest and largest element of every value in every run."""
+    return [
+        (name, low if np.isfinite(mean) else np.nan, high)
+        for _, _, values in run_samples(Probe(nested.model), list(nested.shown), data, samples)
+        for shown, name in nested.shown.items()
+        for low, high, mean in [values[shown].tolist()]
+    ]
 
 
 def _observe(

@@ -9,11 +9,13 @@ ONNX Runtime shows nothing of a body but its outputs. So a body gets one output 
 and so on outwards. These are three numbers whatever the shape, so a loop can stack them even if
 shapes change between iterations, and they take no memory. Zero is in every range that is quantized
 with, so counting it changes nothing; the mean is there because NaN and infinity show in it.
+
+The body of a SequenceMap is not entered: its outputs are sequences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,8 @@ from onnxopt.core.names import Names
 from onnxopt.core.walking import Enclosing, enclosing_graphs, subgraphs_of
 
 _ENDS = 3
+_FLOAT = ir.DataType.FLOAT
+_ENTERED = ("If", "Loop", "Scan")
 _CONSTANTS: dict[str, NDArray[Any]] = {
     "flat": np.array([-1], np.int64),
     "zero": np.zeros(1, np.float32),
@@ -37,34 +41,53 @@ class NestedValues:
     Args:
         model: Left as it is; weights are shared. With inferred types.
         names: Values; those that no subgraph computes in float32 are left out.
+        within: Positions of nodes in the main graph; only values inside these. All by default.
 
     Attributes:
         model: The copy.
         shown: Name of a value by that of the value of the main graph with its extremes. Branches
             may compute values of the same name: then several stand for it.
+        hidden: Names of the values that cannot be shown.
     """
 
-    def __init__(self, model: ir.Model, names: Iterable[str]) -> None:
+    def __init__(
+        self, model: ir.Model, names: Iterable[str], within: Collection[int] | None = None
+    ) -> None:
         self.model = model.clone()
         self.shown: dict[str, str] = {}
+        self.hidden: set[str] = set()
         self._names = Names(self.model)
         self._constants: dict[tuple[ir.Graph, str], ir.Value] = {}
         wanted = set(names)
         self._around = dict(enclosing_graphs(self.model.graph))
-        inner = [graph for graph, around in self._around.items() if around is not None]
-        for graph in inner:
-            for value in [v for v in _values(graph) if v.name in wanted]:
-                if value.dtype == ir.DataType.FLOAT:
-                    self._show(graph, value)
+        position = {node: index for index, node in enumerate(self.model.graph)}
+        for graph in list(self._around):
+            path = self._path(graph)
+            if not path or (within is not None and position[path[-1].node] not in within):
+                continue
+            values = [v for v in _values(graph) if v.name in wanted and v.dtype == _FLOAT]
+            if all(one.node.op_type in _ENTERED for one in path):
+                for value in values:
+                    self._show(graph, value, path)
+            else:
+                self.hidden |= {value.name or "" for value in values}
 
-    def _show(self, graph: ir.Graph, value: ir.Value) -> None:
-        ends = self._extremes(graph, value)
+    def _path(self, graph: ir.Graph) -> list[Enclosing]:
+        """What is around a graph, outwards."""
+        path: list[Enclosing] = []
         around = self._around[graph]
         while around is not None:
+            path.append(around)
+            around = self._around[around.graph]
+        return path
+
+    def _show(self, graph: ir.Graph, value: ir.Value, path: list[Enclosing]) -> None:
+        ends = self._extremes(graph, value)
+        for around in path:
             ends = self._outwards(graph, ends, around)
             if around.node.op_type != "If":
                 ends = self._extremes(around.graph, ends)
-            graph, around = around.graph, self._around[around.graph]
+            graph = around.graph
         self.shown[ends.name or ""] = value.name or ""
 
     def _extremes(self, graph: ir.Graph, value: ir.Value) -> ir.Value:
@@ -102,7 +125,7 @@ class NestedValues:
         node = ir.node(op_type, inputs, attributes, name=self._names.unique_node("observe"))
         output = node.outputs[0]
         output.name = self._names.unique("observed")
-        output.type = ir.TensorType(ir.DataType.FLOAT)
+        output.type = ir.TensorType(_FLOAT)
         graph.append(node)
         return output
 

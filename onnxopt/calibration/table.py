@@ -36,11 +36,13 @@ class CalibrationTable:
         key: Hash of the model (see `graph.fingerprint`).
         samples: Number of input sets that it was made from.
         statistics: By value name.
+        notes: What could not be observed; not saved.
     """
 
     key: str
     samples: int = 0
     statistics: dict[str, Statistics] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     def ranges(
         self,

@@ -209,6 +209,7 @@ class _Job:
                 model, names, self._data, samples=self._calibrating, max_memory=max_memory
             )
         self._report.samples = len(self._calibrating)
+        self._report.notes += table.notes
         if path is not None:
             table.save(path)
         return table

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+from helpers.rewriting import parse_model
 
 from onnxopt.calibration.collecting import collect
 from onnxopt.calibration.data import open_data
 from onnxopt.calibration.nested import NestedValues
+from onnxopt.core.walking import Enclosing
 from onnxopt.graph.inference import infer_model
 from onnxopt.graph.quantization import Encoding
 from onnxopt.runtime.session import open_session
@@ -127,3 +129,59 @@ def test_a_model_without_subgraphs_shows_nothing() -> None:
         '<ir_version: 8, opset_import: ["" : 17]> g (float[2] x) => (float[2] y) { y = Neg(x) }'
     )
     assert not NestedValues(model, ["y"]).shown
+
+
+_BESIDE = {
+    "SequenceMap": """q = SplitToSequence<axis = 0>(x, ione)
+        r = SequenceMap<body = b (float[1, 3] i) => (float[1, 3] o) { d2 = Mul(i, i) o = Relu(d2) }>
+            (q)
+        z = ConcatFromSequence<axis = 0>(r)""",
+    "Scan": """z = Scan<num_scan_inputs = 1, body = b (float[3] i) => (float[3] o) {
+            d2 = Mul(i, i) o = Relu(d2) }>(x)""",
+}
+
+
+def beside(other: str) -> ir.Model:
+    """An If, and another node with a body."""
+    model = parse_model(
+        f"""g (float[N, 3] x, bool c) => (float[N, 3] y, float[N, 3] z) {{
+            y = If(c) <then_branch = t () => (float[N, 3] p) {{ d = Neg(x) p = Relu(d) }},
+                       else_branch = e () => (float[N, 3] q) {{ q = Identity(x) }}>
+            {_BESIDE[other]} }}""",
+        {"ione": np.array(1, np.int64)} if other == "SequenceMap" else {},
+    )
+    infer_model(model)
+    return model
+
+
+def test_values_beside_a_sequence_map_are_seen() -> None:
+    model = beside("SequenceMap")
+    sets = [{"x": one["x"], "c": np.array(True)} for one in samples([1.0, 1.0])]
+    table = collect(model, ["d", "p", "d2", "o"], open_data(sets, model))
+    assert sorted(table.statistics) == ["d", "p"]
+    assert table.notes == ["values inside a SequenceMap have no ranges: d2, o"]
+
+
+def test_a_node_that_cannot_be_observed_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    outwards = NestedValues._outwards
+
+    def unstackable(
+        self: NestedValues, graph: ir.Graph, ends: ir.Value, around: Enclosing
+    ) -> ir.Value:
+        if around.node.op_type == "Scan":  # a Scan of too many outputs does not run
+            graph.outputs.append(ends)
+        return outwards(self, graph, ends, around)
+
+    monkeypatch.setattr(NestedValues, "_outwards", unstackable)
+    model = beside("Scan")
+    sets = [{"x": one["x"], "c": np.array(True)} for one in samples([1.0, 1.0])]
+    table = collect(model, ["d", "p", "d2"], open_data(sets, model))
+    assert sorted(table.statistics) == ["d", "p"]
+    (note,) = table.notes
+    assert "values inside 'Scan' have no ranges" in note
+
+
+def test_only_nodes_that_are_asked_for_are_entered() -> None:
+    model = beside("Scan")
+    assert set(NestedValues(model, ["d", "d2"], [0]).shown.values()) == {"d"}
+    assert set(NestedValues(model, ["d", "d2"], [1]).shown.values()) == {"d2"}
