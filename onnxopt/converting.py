@@ -19,7 +19,7 @@ from onnxopt.graph.saving import check_target, save_model
 from onnxopt.passes.cleanup import ConvertOpset, InlineFunctions
 from onnxopt.passes.precision.emulation import emulate_half
 from onnxopt.passes.precision.half import ConvertToHalf
-from onnxopt.passes.precision.half_weights import LARGEST_FLOAT16
+from onnxopt.passes.precision.half_weights import LARGEST_FLOAT16, LEAST_FLOAT16
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -217,6 +217,7 @@ def _checked(
             "takes, or do not check"
         ) from error
     large = tuple(report.overflowing)
+    smallest = LEAST_FLOAT16 if options.to == "float16" else 0.0
 
     def error_with(keep: Sequence[str], enough: float = math.inf) -> float:
         emulated = base.clone()
@@ -225,7 +226,7 @@ def _checked(
             chosen(emulated)
         else:
             emulate_half(emulated, chosen)
-        return error_of(emulated, feeds, wanted, enough=enough)
+        return error_of(emulated, feeds, wanted, enough=enough, smallest=smallest)
 
     report.error = error_with(())
     if report.error > report.tolerance and not options.storage:
@@ -251,7 +252,11 @@ def _search(
     report: ConversionReport,
     budget: float,
 ) -> None:
-    """Finds nodes that meet the tolerance if they stay in float32, and few of them."""
+    """Finds nodes that meet the tolerance if they stay in float32, and few of them.
+
+    Raises:
+        ParityError: Not even all of them do.
+    """
     from onnxopt.runtime.half_search import find_float32
 
     errors: dict[tuple[str, ...], float] = {}
@@ -263,6 +268,12 @@ def _search(
         return errors[key] <= report.tolerance
 
     names = [n.outputs[0].name or "" for n in base.graph if n.outputs]
+    if not passes(names):
+        error = errors[tuple(names)]
+        raise ParityError(
+            f"in {report.to} the outputs are off by {error:.2g}, more than the tolerance "
+            f"{report.tolerance:.2g}, even with every node in float32; nothing was written"
+        )
     found, complete = find_float32(names, passes, tries=_TRIES, seconds=budget)
     if not complete:
         report.notes.append("the search ended with its budget: fewer nodes in float32 might do")

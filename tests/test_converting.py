@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from onnxopt.converting import convert
 from onnxopt.core.errors import InvalidInputError, ParityError
 from onnxopt.graph.loading import load_model
 from onnxopt.graph.saving import save_model
-from onnxopt.runtime.half_search import find_float32
+from onnxopt.runtime.half_search import find_float32, relative_error
 
 _RNG = np.random.default_rng(0)
 
@@ -59,6 +60,42 @@ def test_what_ranges_do_not_show_is_searched() -> None:
     assert result.report.error <= 0.01
     assert {"a", "b", "c"} <= set(result.report.searched)
     assert not {"d", "e"} <= set(result.report.searched)
+
+
+def test_outputs_below_what_float16_holds_are_not_judged_by_noise() -> None:
+    model = parse_model(
+        "g (float[N,8] x) => (float[N,8] y) { a = Sub(x, k)  y = Sigmoid(a) }",
+        {"k": np.array(20, np.float32)},
+    )
+    (before,) = run(model, _data())
+    assert before.max() < 2**-20
+    result = convert(model, data=_data())
+    assert result.report.error is not None
+    assert result.report.error <= 0.01
+    assert not result.report.searched
+
+
+def test_differences_below_the_smallest_count_as_none() -> None:
+    wanted = [{"y": np.array([1e-8, 2.0])}]
+    assert relative_error([{"y": np.array([1e-8])}], [{"y": np.array([9e-8])}]) == 8
+    assert relative_error(wanted, [{"y": np.array([9e-9, 2.0])}], smallest=2**-24) == 0
+    assert relative_error(wanted, [{"y": np.array([1e-8, 1.0])}], smallest=2**-24) == 0.5
+    assert relative_error(wanted, [{"y": np.array([np.nan, 2.0])}], smallest=2**-24) == math.inf
+
+
+def test_where_float32_everywhere_does_not_do_nothing_is_searched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[float] = []
+
+    def failing(*args: Any, **options: Any) -> float:
+        calls.append(0.9)
+        return 0.9
+
+    monkeypatch.setattr("onnxopt.runtime.half_search.error_of", failing)
+    with pytest.raises(ParityError, match=r"off by 0\.9, .* even with every node in float32"):
+        convert(_cancelling(), data=_data())
+    assert len(calls) == 2  # with all nodes in half precision, and with none
 
 
 def test_a_tolerance_that_cannot_be_met_writes_nothing(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# An absolute path: alone, right behind a short option, or behind what names it (`x=/a`, `f:/a`).
+# What follows it is taken for a part of it, since folders may have any character in their names.
+_ABSOLUTE = re.compile(r"(|-\w|.*?[=:,])((?:[A-Za-z]:)?[\\/].*)", re.DOTALL)
 _NAMES = ("tune_session", "bundle_seconds", "ort_format", "archive", "overwrite")
 
 
@@ -71,6 +75,5 @@ def take_bundle_options(options: dict[str, Any], *, wanted: bool, inputs: Any) -
 
 def _without_folder(argument: str) -> str:
     """An argument of the command line for the record, which tells nobody the user's folders."""
-    option, equals, value = argument.rpartition("=") if argument.startswith("--") else ("", "", "")
-    path = Path(value if equals else argument)
-    return f"{option}{equals}{path.name}" if path.is_absolute() else argument
+    found = _ABSOLUTE.fullmatch(argument)
+    return argument if found is None else found[1] + PureWindowsPath(found[2]).name

@@ -40,6 +40,7 @@ def error_of(
     wanted: Outputs,
     *,
     enough: float = math.inf,
+    smallest: float = 0.0,
 ) -> float:
     """The `relative_error` of a model's outputs.
 
@@ -48,6 +49,7 @@ def error_of(
         feeds: Input sets.
         wanted: Outputs for each.
         enough: What is beyond this needs no further runs.
+        smallest: As for `relative_error`.
 
     Raises:
         CannotRunError: ONNX Runtime refuses it.
@@ -56,14 +58,21 @@ def error_of(
     worst = 0.0
     for one, outputs in zip(feeds, wanted, strict=True):
         found = session.run(as_declared(session, one))
-        worst = max(worst, relative_error([outputs], [found]))
+        worst = max(worst, relative_error([outputs], [found], smallest=smallest))
         if worst > enough:
             break
     return worst
 
 
-def relative_error(wanted: Outputs, found: Outputs) -> float:
-    """Largest relative root mean square over outputs and sets; infinite if a NaN came up."""
+def relative_error(wanted: Outputs, found: Outputs, *, smallest: float = 0.0) -> float:
+    """Largest relative root mean square over outputs and sets; infinite if a NaN came up.
+
+    Args:
+        wanted: Outputs for each set.
+        found: Those to judge.
+        smallest: Entries that differ by no more count as equal. What a type cannot hold is noise,
+            and an output that is almost zero everywhere would be judged by nothing else.
+    """
     worst = 0.0
     for one, other in zip(wanted, found, strict=True):
         for name, array in one.items():
@@ -74,7 +83,8 @@ def relative_error(wanted: Outputs, found: Outputs) -> float:
             if not np.isfinite(b[usable]).all():
                 return float("inf")
             size = float(np.linalg.norm(a[usable]))
-            difference = float(np.linalg.norm(a[usable] - b[usable]))
+            differences = np.abs(a[usable] - b[usable])
+            difference = float(np.linalg.norm(differences[differences > smallest]))
             worst = max(worst, difference / size if size else difference)
     return worst
 

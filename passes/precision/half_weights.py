@@ -8,6 +8,7 @@ import onnx_ir as ir
 from onnxopt.graph.mapped import tensor_chunks
 
 LARGEST_FLOAT16 = 65504.0
+LEAST_FLOAT16 = 2.0**-24  # the smallest positive one, with a single digit
 _SMALLEST_FLOAT16 = 6.1e-5  # below it, fewer and fewer digits are left
 # What is added to a score to rule it out. In float16 it has to be finite, also if two add up.
 _MASKED, MASK = -1e9, -3e4

@@ -12,6 +12,7 @@ import onnx.parser
 import pytest
 from click.testing import CliRunner, Result
 
+from onnxopt.cli.bundle_options import _without_folder
 from onnxopt.cli.group import cli
 from onnxopt.core.errors import OnnxOptError
 
@@ -94,6 +95,26 @@ def test_record_tells_no_folders(
     command = json.loads(texts[0])["command"]
     assert command[:3] == ["onnxopt", "optimize", "model.onnx"]
     assert {"--inputs=data.npz", "dist", "19"} <= {*command}
+
+
+@pytest.mark.parametrize(
+    ("given", "recorded"),
+    [
+        ("/home/me/m.onnx", "m.onnx"),
+        ("-o/home/me/out", "-oout"),
+        ("-o=/home/me/out/", "-o=out"),
+        ("x=/home/me/x.npy", "x=x.npy"),
+        ("--inputs=x=/home/a,b=c/x.npy", "--inputs=x=x.npy"),
+        ("--inputs=/home/me/code.py:make", "--inputs=code.py:make"),
+        (r"C:\Users\me\m.onnx", "m.onnx"),
+        ("a/m.onnx", "a/m.onnx"),
+        ("mean=0.4/0.5/0.6,layout=nchw", "mean=0.4/0.5/0.6,layout=nchw"),
+        ("x:1,3,224,224", "x:1,3,224,224"),
+        ("--opset", "--opset"),
+    ],
+)
+def test_absolute_paths_are_recorded_by_their_last_part(given: str, recorded: str) -> None:
+    assert _without_folder(given) == recorded
 
 
 def test_archive_is_named_when_one_is_written(model: Path, run: Run, tmp_path: Path) -> None:
