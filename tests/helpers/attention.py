@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import onnx_ir as ir
-from helpers.rewriting import parse_model  # type: ignore[import-not-found]
+from helpers.rewriting import parse_model
 
 from onnxopt.passes.cleanup.constants import FoldConstants
 

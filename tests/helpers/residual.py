@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from helpers.rewriting import parse_model  # type: ignore[import-not-found]
+from helpers.rewriting import parse_model
 from numpy.typing import NDArray
 
 WIDTH, WIDE = 8, 16

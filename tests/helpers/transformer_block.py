@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common
-from helpers.rewriting import parse_model  # type: ignore[import-not-found]
+from helpers.rewriting import parse_model
 from numpy.typing import NDArray
 
 HEADS, SIZE, WIDE = 2, 8, 32
