@@ -49,9 +49,12 @@ def reference_on(
     try:
         return Reference(model, sets, providers)
     except CannotRunError as error:
-        opset = model.opset_imports.get("", _OLDEST)
-        advice = f"; raise its opset {opset} first: onnxopt optimize IN --opset 17 -o OUT"
-        advice = advice if opset < _OLDEST else ""
-        raise InvalidInputError(
-            f"{name} does not run on the data: {error.reason}{advice}"
-        ) from error
+        raise cannot_run_on_data(model, error, name) from error
+
+
+def cannot_run_on_data(model: ir.Model, error: CannotRunError, name: str) -> InvalidInputError:
+    """The error to raise for a model that does not run on the data, with advice for old opsets."""
+    opset = model.opset_imports.get("", _OLDEST)
+    advice = f"; raise its opset {opset} first: onnxopt optimize IN --opset 17 -o OUT"
+    advice = advice if opset < _OLDEST else ""
+    return InvalidInputError(f"{name} does not run on the data: {error.reason}{advice}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from onnxopt.calibration.data import CalibrationData
-from onnxopt.core.errors import InvalidInputError
+from onnxopt.calibration.measuring import cannot_run_on_data
 from onnxopt.quantizing.options import QuantizeOptions
 from onnxopt.runtime.library import CannotRunError
 from onnxopt.runtime.parity.deviation import Reference
@@ -88,5 +88,4 @@ def open_reference(
             notes.append(f"runs take long: the error was measured on {len(indexes)} samples")
         return Reference(model, [data[index] for index in indexes], providers)
     except CannotRunError as error:
-        reason = f"the float model does not run on the data: {error.reason}"
-        raise InvalidInputError(reason) from error
+        raise cannot_run_on_data(model, error, "the float model") from error

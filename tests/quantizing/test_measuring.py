@@ -10,9 +10,11 @@ import onnx_ir as ir
 import pytest
 
 from onnxopt.calibration.data import open_data
+from onnxopt.core.errors import InvalidInputError
 from onnxopt.quantizing import measuring
 from onnxopt.quantizing.measuring import affordable, open_reference
 from onnxopt.quantizing.options import QuantizeOptions
+from onnxopt.runtime.library import CannotRunError
 
 COUNT = 40
 
@@ -66,3 +68,20 @@ def test_where_few_are_kept_apart_others_are_measured_on_too() -> None:
     judged = QuantizeOptions(judged=True)
     assert len(open_reference(model, data, range(37, COUNT), judged, notes).sets) == 3
     assert not notes
+
+
+@pytest.mark.parametrize(("opset", "advised"), [(6, True), (17, False)])
+def test_a_model_too_old_to_run_is_told_to_raise_its_opset(
+    opset: int, advised: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = doubling()
+    data = data_of(model)
+    model.opset_imports[""] = opset
+
+    def fails(*_: Any) -> None:
+        raise CannotRunError("no kernel for Add")
+
+    monkeypatch.setattr(measuring, "Reference", fails)
+    with pytest.raises(InvalidInputError, match="the float model does not run on the data") as one:
+        open_reference(model, data, range(37, COUNT), QuantizeOptions(), [])
+    assert ("raise its opset 6 first" in str(one.value)) == advised
