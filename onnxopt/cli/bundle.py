@@ -33,7 +33,8 @@ from onnxopt.cli.output import show
     type=click.FloatRange(min=0, min_open=True),
     metavar="E",
     help="Largest error, relative to an output's scale, that MODEL may have against --original, "
-    "for a quantized or pruned one; by default that of rounding.",
+    "for a quantized or pruned one; by default that of rounding. Of the largest element, as "
+    "in `quantize`; over it nothing is written and the exit code is 3.",
 )
 @inputs_option
 @target_option

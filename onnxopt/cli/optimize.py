@@ -107,8 +107,10 @@ if TYPE_CHECKING:
     "--max-error",
     type=click.FloatRange(min=0, min_open=True),
     metavar="E",
-    help="Largest relative error of an output that --quantize may cause. int8, fp16, bf16: what "
-    "`quantize` and `convert` default to; int4: any by default, beyond it nothing is written.",
+    help="Largest relative error of an output that --quantize may cause. int8: of its largest "
+    "element; what is over it stays in float. int4, fp16, bf16, and max-error in --prune: root "
+    "mean square; over it nothing is written and the exit code is 3. By default what `quantize` "
+    "and `convert` default to; any for int4.",
 )
 @html_option
 @output_options

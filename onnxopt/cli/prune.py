@@ -118,7 +118,8 @@ _SHARE = click.FloatRange(0, 1, min_open=True)
     "--max-error",
     type=click.FloatRange(min=0, min_open=True),
     metavar="X",
-    help="Write nothing if the error of an output (root mean square, relative) is larger.",
+    help="Write nothing, and exit with 3, if the error of an output is larger: root mean square, "
+    "relative, not the largest element as in `quantize`. Also with --mask.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="For --importance random.")
 @click.option(

@@ -82,7 +82,8 @@ _TYPES = click.Choice(["int8", "uint8", "int16", "uint16"])
     type=click.FloatRange(min=0, min_open=True),
     metavar="E",
     help="Largest error of an output relative to its scale; 0.04 by default. The most sensitive "
-    "nodes stay in float until it is met.",
+    "nodes stay in float until it is met; if none can be quantized within it, all do. (convert, "
+    "prune and int4 are judged by the root mean square, and write nothing over it.)",
 )
 @click.option(
     "--min-cosine",

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from onnxopt.graph.axes.groups import Groups
+from onnxopt.graph.axes.groups import PruningGroup
 from onnxopt.pruning.allocating import Allocation
 from onnxopt.pruning.report import BlockEntry, GroupEntry
 
 
 def group_entries(
-    groups: Groups, allocation: Allocation, count: int, reasons: Mapping[str, str]
+    groups: Iterable[PruningGroup], allocation: Allocation, count: int, reasons: Mapping[str, str]
 ) -> Iterator[GroupEntry]:
     """One for each group.
 

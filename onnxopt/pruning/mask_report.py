@@ -111,8 +111,8 @@ class MaskReport:
         if self.error is not None:
             broken = f"; {self.error.broken}" if self.error.broken else ""
             lines.append(
-                f"error {self.error.rms:.2%} (root mean square), cosine {self.error.cosine:.4f}"
-                f"{broken}"
+                f"error of the outputs {self.error.rms:.2%} (root mean square), cosine "
+                f"{self.error.cosine:.4f}{broken}"
             )
         lines += self._weights(verbose=verbose)
         if verbose:
@@ -129,12 +129,12 @@ class MaskReport:
         ordered = self.weights
         if not verbose:
             ordered = sorted(self.weights, key=lambda one: -one.error)[:_MOST_LINES]
-        lines = ["zeros  error of product  compressed  weight"]
+        lines = ["zeros  mean square error of product  compressed  weight"]
         for one in ordered:
             before, after = one.compressed
             how = one.measure if one.observed else f"{one.measure}, inputs not observed"
             lines.append(
-                f"{one.zeros:>5.1%}  {one.error:>16.2%}  {after / max(1, before):>10.1%}  "
+                f"{one.zeros:>5.1%}  {one.error:>28.2%}  {after / max(1, before):>10.1%}  "
                 f"{one.node} {list(one.shape)} by {how}"
             )
         if len(ordered) < len(self.weights):

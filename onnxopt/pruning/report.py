@@ -24,8 +24,10 @@ class GroupEntry:
         units: How many units it had.
         kept: How many it has.
         importance: What the order of its units came from; "" if it was left alone.
-        costs: What the removal of each unit costs, in the order in which they would go, as a share
-            of the energy of the consumers' outputs.
+        costs: What the removal of each unit costs, in the order in which they would go. By
+            "activation" and "hessian" a share of the energy of the consumers' outputs (times what
+            their residual branch adds to its stream), by "l1", "l2" and "random" a share of the
+            group, by "taylor" a squared change of the outputs relative to their variance.
         reason: Why it was left alone; "" if it was not.
     """
 

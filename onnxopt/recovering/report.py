@@ -54,8 +54,9 @@ class RecoveryReport:
         kept = f"epoch {self.chosen} of {len(self.errors)}" if self.chosen else "nothing was better"
         on = f"{self.held_out} others" if self.is_apart else "the same, too few to keep some apart"
         lines = [
-            f"{self.parameters:,} parameters trained on {self.samples} input sets: error of the "
-            f"outputs {self.before:.3%} -> {self.after:.3%} on {on} ({kept})"
+            f"{self.parameters:,} parameters trained on {self.samples} input sets: mean square "
+            f"error of the outputs, relative to their variance, {self.before:.3%} -> "
+            f"{self.after:.3%} on {on} ({kept})"
         ]
         if self.left_out:
             steps = self.samples * len(self.errors)

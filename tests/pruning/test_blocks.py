@@ -12,7 +12,17 @@ from helpers.residual import encoder, resnet
 from helpers.rewriting import op_types, random_feeds, run
 
 import onnxopt
+from onnxopt.calibration.data import open_data
 from onnxopt.core.errors import InvalidInputError
+from onnxopt.graph.axes.groups import PruningGroup
+from onnxopt.graph.inference import infer_model
+from onnxopt.graph.linear_maps import LinearMap
+from onnxopt.graph.residuals import residual_blocks, spans
+from onnxopt.pruning.allocating import Allocation
+from onnxopt.pruning.blocks import span_costs
+from onnxopt.pruning.entries import group_entries
+from onnxopt.pruning.gains import unit_gain
+from onnxopt.runtime.diagnosis.probing import Probe
 from onnxopt.runtime.measuring.ratio import Ratio
 
 MODELS = Path(__file__).resolve().parent.parent.parent / "models"
@@ -128,6 +138,34 @@ def test_bad_choices_are_refused(options: dict[str, Any], message: str) -> None:
     model = encoder(1)
     with pytest.raises(InvalidInputError, match=message):
         onnxopt.prune(model, **({"calibration": _data(model, 4), "sparsity": 0.5} | options))
+
+
+def test_costs_are_measured_with_memory_for_the_largest_sample(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = encoder(1)
+    sized = []
+    sizes = Probe.sizes
+
+    def spy(self: Probe, names: Any, feeds: Any) -> Any:
+        sized.append(feeds["x"].shape[0])
+        return sizes(self, names, feeds)
+
+    monkeypatch.setattr(Probe, "sizes", spy)
+    monkeypatch.setattr(LinearMap, "matrices", None)  # only shapes are asked for
+    infer_model(model)
+    data = open_data([random_feeds(model, {"N": rows}) for rows in (1, 5, 2)], model)
+    costs = span_costs(
+        model, spans(residual_blocks(model), "block"), data, range(3), max_memory=1 << 20
+    )
+    assert sized == [5]
+    assert len(costs) == 2
+
+
+def test_a_group_without_weights_does_not_go_with_a_block() -> None:
+    group = PruningGroup("free", "channel", np.arange(4), (), "", "")
+    (entry,) = group_entries([group], Allocation([], "layer", unit_gain, 8), 0, {})
+    assert (entry.kept, entry.reason) == (4, "")
 
 
 def test_excluded_blocks_stay_and_the_report_says_so() -> None:

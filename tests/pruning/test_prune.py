@@ -272,6 +272,7 @@ def test_command_writes_model_report_and_plot(tmp_path: Path) -> None:
     assert report["repairs"][0]["after"] < report["repairs"][0]["before"]
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert page.count('<i style="opacity') >= 16
+    assert "by hessian: the share of the energy" in page
     assert "http" not in page
     text = CliRunner().invoke(cli, [*arguments, "-v", "-o", str(tmp_path / "n.onnx")])
     assert "parameters:" in text.output

@@ -67,6 +67,7 @@ def test_training_brings_a_model_close_to_the_original_and_leaves_it_alone(tmp_p
     assert report.after < report.before
     assert report.parameters == 8 * 16 + 16 + 16 * 3
     assert "parameters trained" in report.to_text()
+    assert "mean square error of the outputs, relative to their variance," in report.to_text()
 
 
 def test_integer_weights_train_as_integers() -> None:

@@ -29,11 +29,12 @@ def mask_page(report: MaskReport) -> str:
         ("not compressed", megabytes(report.bytes)),
     ]
     if report.error is not None:
-        pairs.append(("error of the outputs", f"{report.error.rms:.2%}"))
+        pairs.append(("error of the outputs (root mean square)", f"{report.error.rms:.2%}"))
     parts = [facts(pairs)]
     if report.speed is not None:
         speed = {"low": report.speed.low, "median": report.speed.median, "high": report.speed.high}
-        parts += ["<h2>Speed</h2>", interval(speed, "times as fast as before")]
+        caption = "times as fast as the same model with all its weights"
+        parts += ["<h2>Speed</h2>", interval(speed, caption)]
     parts.append(f'<p class="soft">{escape(NO_FASTER)}</p>')
     rows = [(one.node, one.error, f"{one.error:.2%}") for one in report.weights]
     caption = "mean square error of a product, relative"

@@ -18,6 +18,15 @@ _MOST_CELLS = 96
 # Costs over so many powers of ten are told apart.
 _DECADES = 4.0
 _REPAIRS_SHOWN = 40
+# What a unit's cost is, by measure.
+_COSTS = {
+    "activation": "the share of the energy of what reads it",
+    "hessian": "the share of the energy of what reads it that no repair brings back",
+    "l1": "its share of the sum of magnitudes in its group",
+    "l2": "its share of the sum of squares in its group",
+    "random": "a random number",
+    "taylor": "the squared change of the outputs relative to their variance, to first order",
+}
 PRUNING_STYLE = """
 .groups { display: grid; grid-template-columns: fit-content(45%) 1fr max-content;
   gap: .3rem .6rem; align-items: center; font-size: .9em; }
@@ -48,19 +57,23 @@ def pruning_parts(report: PruningReport) -> list[str]:
         rows.append(("milliseconds of a run", *report.milliseconds))
     parts = [facts(pairs), "<h2>Before and after</h2>", changes(rows)]
     if speed is not None:
-        caption = "times as fast as the model that was given"
+        caption = "times as fast as the same model with all its units, cleaned up and fused alike"
         parts += ["<h2>Speed</h2>", interval(speed.to_dict(), caption)]
     parts += _blocks(report)
     parts += [
         "<h2>Groups in the order of the graph</h2>",
-        '<p class="soft">Units in the order in which they go; stronger colours cost more '
-        "(logarithmic, as a share of the energy of what reads them). Right of the mark they "
-        "stayed.</p>",
+        f'<p class="soft">Units in the order in which they go; stronger colours cost more '
+        f"(logarithmic; {_cost_meaning(report.groups)}). Right of the mark they stayed.</p>",
         _groups(report.groups),
     ]
     parts += _repairs(report)
     reasons = sorted({f"left alone: {entry.reason}" for entry in report.groups if entry.reason})
     return [*parts, *notes([*reasons, *report.notes])]
+
+
+def _cost_meaning(groups: list[GroupEntry]) -> str:
+    measures = dict.fromkeys(entry.importance for entry in groups if entry.importance)
+    return "; ".join(f"by {name}: {_COSTS[name]}" for name in measures) or "none was ranked"
 
 
 def _error(found: Deviation | None) -> str:
