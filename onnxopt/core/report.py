@@ -80,6 +80,7 @@ class Report:
         pruning: What pruning did before all else; None if it was not asked for.
         quantization: What quantizing did; None if it was not asked for.
         notes: Sentences that the user should read (operators left alone, what was not run).
+        given_up: True if pruning cost more than was allowed, so that nothing was written.
     """
 
     source: str = ""
@@ -96,11 +97,13 @@ class Report:
     pruning: Part | None = None
     quantization: Part | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
+    given_up: bool = False
 
     @property
     def exit_code(self) -> int:
         """0 if the result can be used, 3 if it is not at parity with the input."""
-        return 3 if self.parity is not None and self.parity.get("status") == "failed" else 0
+        failed = self.parity is not None and self.parity.get("status") == "failed"
+        return 3 if failed or self.given_up else 0
 
     def merged(self) -> list[PassRecord]:
         """One record per pass: a pass that ran several times is summed, in first-run order.

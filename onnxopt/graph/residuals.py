@@ -22,7 +22,8 @@ from onnxopt.graph.linear_maps import linear_maps
 from onnxopt.graph.values import same_shape
 
 _SUMS = frozenset({"Add", "Sum"})
-_SKIPS = frozenset({"SkipLayerNormalization", "SkipSimplifiedLayerNormalization"})
+# Fused sums, and which of their inputs is the bias of the branch's last product, which they add.
+SKIP_BIAS = {"SkipLayerNormalization": 4, "SkipSimplifiedLayerNormalization": 3}
 _NORMALIZATIONS = frozenset(
     {"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"}
 )
@@ -137,8 +138,7 @@ def spans(blocks: list[Block], kind: str) -> list[Span]:
 
 
 def _skip_bias(skip: ir.Node) -> ir.Value | None:
-    """What a fused sum adds to its two sides: the bias of the branch's last product."""
-    place = 4 if skip.op_type == "SkipLayerNormalization" else 3
+    place = SKIP_BIAS[skip.op_type]
     return skip.inputs[place] if len(skip.inputs) > place else None
 
 
@@ -269,7 +269,7 @@ def _is_normalized_first(entry: ir.Value, node: ir.Node, within: tuple[ir.Node, 
 
 
 def _is_skip(node: ir.Node | None) -> bool:
-    return node is not None and node.op_type in _SKIPS and node.domain == "com.microsoft"
+    return node is not None and node.op_type in SKIP_BIAS and node.domain == "com.microsoft"
 
 
 def _with_normalized(entry: ir.Value) -> list[ir.Value]:

@@ -97,7 +97,7 @@ def optimize_and_prune(
         )
     except ParityError as over:
         part = cast("PruningReport", over.report)
-        failed = Report(source=source, before=size_of(original), pruning=part)
+        failed = Report(source=source, before=size_of(original), pruning=part, given_up=True)
         raise ParityError(str(over), failed) from over
     options = {**preparation, "input_shapes": None, "target": target, "observers": observers}
     if quantize is not None:
@@ -115,7 +115,11 @@ def optimize_and_prune(
     overlap = overlap_notes(data, fitting, measuring, "fitted")
     kind = "synthesized " if data.synthesized else "" if overlap else "held-out "
     report.notes += [_said(error, f"{len(reference.sets)} {kind}input sets"), *overlap]
-    require_error(error, choices.get("max_error"), "all steps together", report)
+    try:
+        require_error(error, choices.get("max_error"), "all steps together", report)
+    except ParityError:
+        report.given_up = True
+        raise
     if output is not None:
         verify = opens("the result", target.execution_providers)
         with timed(report.seconds, "save"):

@@ -15,13 +15,11 @@ import onnx_ir as ir
 
 from onnxopt.core.removal import drop_weight, remove_dead
 from onnxopt.graph.inference import infer_model
-from onnxopt.graph.residuals import Block
+from onnxopt.graph.residuals import SKIP_BIAS, Block
 
-# What a fused sum leaves, and where the inputs of that end among its own: the bias of the branch,
-# which is added to the sum, comes behind them and goes with the branch as one in a Gemm or an Add.
 _NORMALIZATION = {
-    "SkipLayerNormalization": ("LayerNormalization", 4),
-    "SkipSimplifiedLayerNormalization": ("SimplifiedLayerNormalization", 3),
+    "SkipLayerNormalization": "LayerNormalization",
+    "SkipSimplifiedLayerNormalization": "SimplifiedLayerNormalization",
 }
 
 _EPSILON = 1e-12  # of the fused operators, unless they have another
@@ -59,11 +57,11 @@ def _normalization(skip: ir.Node, entry: ir.Value) -> ir.Node:
     """The normalization that is fused with a sum, of the entry alone."""
     given = skip.attributes.get("epsilon")
     epsilon = _EPSILON if given is None else given.as_float()
-    op_type, end = _NORMALIZATION[skip.op_type]
+    # The bias behind scale and shift goes with the branch, as one in a Gemm or an Add does.
     return ir.Node(
         "",
-        op_type,
-        [entry, *skip.inputs[2:end]],
+        _NORMALIZATION[skip.op_type],
+        [entry, *skip.inputs[2 : SKIP_BIAS[skip.op_type]]],
         [ir.AttrFloat32("epsilon", epsilon)],
     )
 

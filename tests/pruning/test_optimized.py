@@ -101,8 +101,24 @@ def test_json_has_the_report_of_a_run_that_is_given_up(tmp_path: Path) -> None:
     assert isinstance(done.exception, ParityError)
     report = json.loads(done.stdout)
     assert report["source"] == str(tmp_path / "m.onnx")
+    assert report["exit_code"] == 3
     assert report["pruning"]["error"]["rms"] > 1e-4
     assert report["pruning"]["after"]["parameters"] < report["pruning"]["before"]["parameters"]
+
+
+@pytest.mark.usefixtures("no_timing")
+def test_the_last_step_can_be_the_one_that_is_given_up() -> None:
+    """Pruning alone is within the limit, with float16 behind it the error is over."""
+    model = _model()
+    data = _data(model)
+    alone = onnxopt.prune(model, sparsity=0.25, calibration=data).report.error
+    assert alone is not None
+    goal = {"sparsity": 0.25, "max_error": alone.rms * (1 + 1e-9)}
+    with pytest.raises(ParityError, match="all steps together") as caught:
+        onnxopt.optimize(model, prune=goal, quantize="fp16", calibration=data)
+    report = caught.value.report.to_dict()
+    assert report["exit_code"] == 3
+    assert "all steps together" in " ".join(report["notes"])
 
 
 @pytest.mark.usefixtures("no_timing")
