@@ -37,7 +37,7 @@ def optimize(
     target: Target | str | None = None,
     guard: Guard = "parity",
     guard_budget: float = 60.0,
-    parity_timeout: float = PARITY_TIMEOUT,
+    parity_timeout: float | None = None,
     external_data: bool | None = None,
     observers: Sequence[Observer] = (),
     isolated: bool = False,
@@ -65,12 +65,14 @@ def optimize(
             undone. "full" also times groups of passes and undoes what is slower. "off" does
             neither.
         guard_budget: Seconds that undoing and timing may take.
-        parity_timeout: Seconds after which an isolated parity check counts as one that cannot run.
+        parity_timeout: Seconds after which an isolated parity check counts as one that cannot run,
+            600 by default. Not with `prune` or `quantize`.
         external_data: Keep weights in a separate file; by default only over protobuf's 2 GB.
         observers: Told before and after every pass.
         isolated: Run the parity check of files, and onnx's version converter, in a child process:
             a crash of native code is reported and does not end this process. Costs the start of
-            one or two Python processes.
+            one or two Python processes. With `prune` or `quantize` models are compared in memory,
+            which is not isolated; the converter is.
         prune: Removes units first and re-fits what is left, as `onnxopt.prune` does: options of it,
             or text as "flops=0.5", "latency=0.7,max-error=0.3" (`pruning.goals`). The report is
             this one's `pruning`; parity is judged from there on.
@@ -100,6 +102,15 @@ def optimize(
         )
     if max_error is not None and quantize is None:
         raise InvalidInputError("max_error is for quantizing, which is not asked for")
+    if parity_timeout is not None and not (quantize is None and prune is None):
+        raise InvalidInputError(
+            "parity_timeout (--parity-timeout) stops the isolated check of a file; with prune or "
+            "quantize models are compared in memory, where nothing can stop a run: leave it out"
+        )
+    if isolated and opset is not None and isinstance(model, (str, os.PathLike)):
+        from onnxopt.runtime.opset_trial import try_opset
+
+        try_opset(model, opset)
     options: dict[str, Any] = {
         "passes": passes,
         "standard_operators": standard_operators,
@@ -138,10 +149,6 @@ def optimize(
             external_data=external_data,
             observers=observers,
         )
-    if isolated and opset is not None and isinstance(model, (str, os.PathLike)):
-        from onnxopt.runtime.opset_trial import try_opset
-
-        try_opset(model, opset)
     run = Run(
         model=model,
         output=output,
@@ -152,7 +159,7 @@ def optimize(
         external_data=external_data,
         observers=observers,
         isolated=isolated,
-        parity_timeout=parity_timeout,
+        parity_timeout=PARITY_TIMEOUT if parity_timeout is None else parity_timeout,
     )
     with patient_garbage_collector():
         if guard == "off":

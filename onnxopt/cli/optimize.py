@@ -72,10 +72,10 @@ if TYPE_CHECKING:
 @click.option(
     "--parity-timeout",
     type=click.FloatRange(min=0, min_open=True),
-    default=600.0,
-    show_default=True,
+    show_default="600.0",
     metavar="SECONDS",
-    help="Stop a parity run that takes longer, as of a loop that does not end.",
+    help="Stop a parity run that takes longer, as of a loop that does not end. Not with --prune or "
+    "--quantize.",
 )
 @click.option(
     "--bundle",
@@ -126,7 +126,7 @@ def command(
     target: str | None,
     guard: Literal["off", "parity", "full"],
     guard_budget: float,
-    parity_timeout: float,
+    parity_timeout: float | None,
     bundle: Path | None,
     prune: str | None,
     quantize: Literal["int8", "int4", "fp16", "bf16"] | None,

@@ -107,3 +107,25 @@ def test_int4_with_data_on_a_model_that_only_looks_up(tmp_path: Path) -> None:
     model = parse_model("g (int64[N] x) => (float[N,256] y) { y = Gather(t, x) }", {"t": table})
     result = onnxopt.optimize(model, quantize="int4", calibration=[{"x": np.arange(9)}])
     assert "nothing to calibrate" in result.report.to_text(verbose=True)
+
+
+@pytest.mark.parametrize(
+    "step", [["--quantize", "int4"], ["--quantize", "int8"], ["--prune", "flops=0.5"]]
+)
+def test_a_limit_of_time_that_nothing_keeps_is_refused(source: Path, step: list[str]) -> None:
+    arguments = ["optimize", str(source), *step, "--parity-timeout", "5"]
+    error = CliRunner().invoke(cli, arguments).exception
+    assert isinstance(error, InvalidInputError)
+    assert "--parity-timeout" in str(error)
+    assert [path.name for path in source.parent.iterdir()] == [source.name]
+
+
+def test_the_converter_of_opsets_is_isolated_before_quantizing(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+    monkeypatch.setattr(
+        "onnxopt.runtime.opset_trial.try_opset", lambda model, opset: tried.append(opset)
+    )
+    onnxopt.optimize(source, quantize="int4", opset=20, isolated=True)
+    assert tried == [20]
