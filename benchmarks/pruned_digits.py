@@ -40,7 +40,9 @@ def main() -> None:
         options = {"calibration": samples, "target_flops": _SHARE}
         uniform = onnxopt.prune(path, importance="l2", scope="layer", repair=False, **options)
         pruned = onnxopt.prune(path, **options)
-        trained = onnxopt.recover(pruned.model, path, data=samples, epochs=30, learning_rate=1e-3)
+        trained = onnxopt.recover(
+            pruned.model, path, calibration=samples, epochs=30, learning_rate=1e-3
+        )
         scores = [score(m) for m in (path, uniform.model, pruned.model, trained.model)]
         print(
             f"| {name} | "

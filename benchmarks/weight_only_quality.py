@@ -114,7 +114,7 @@ def main() -> None:
             result = quantize_weights(
                 model,
                 path,
-                data=data if row["algorithm"] in ("gptq", "awq") else None,
+                calibration=data if row["algorithm"] in ("gptq", "awq") else None,
                 block_size=arguments.block_size,
                 accuracy_level=0,
                 smallest=1024,

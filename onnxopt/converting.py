@@ -113,7 +113,7 @@ def convert(
     io_types: bool = False,
     storage: bool = False,
     keep: Sequence[str] = (),
-    data: Any = None,
+    calibration: Any = None,
     samples: int | None = 16,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     tolerance: float | None = None,
@@ -130,7 +130,7 @@ def convert(
         io_types: Inputs and outputs change their type as well.
         storage: Only store weights in it; they are cast back when the model is loaded.
         keep: Names or patterns of nodes that stay in float32.
-        data: Inputs to measure ranges and errors with; synthesized by default.
+        calibration: Inputs to measure ranges and errors with; synthesized by default.
         samples: Use no more input sets than this.
         input_shapes: Shapes of inputs that are synthesized.
         tolerance: Largest relative error (root mean square) of an output: 0.01 for fp16 and 0.05
@@ -160,7 +160,7 @@ def convert(
         storage=storage,
     )
     if check:
-        work, result = _checked(base, options, data, samples, input_shapes, report, budget)
+        work, result = _checked(base, options, calibration, samples, input_shapes, report, budget)
     else:
         report.notes.append("neither ranges nor errors were measured")
         work, result = _converted(base, options, ())
@@ -192,7 +192,7 @@ def _converted(
 def _checked(
     base: ir.Model,
     options: ConvertToHalf,
-    data: Any,
+    calibration: Any,
     samples: int | None,
     input_shapes: Mapping[str, Sequence[int]] | None,
     report: ConversionReport,
@@ -202,7 +202,7 @@ def _checked(
     from onnxopt.calibration.data import open_data
     from onnxopt.runtime.half_search import CannotRunError, error_of, outputs_of
 
-    found = open_data(data, base, limit=samples, input_shapes=input_shapes)
+    found = open_data(calibration, base, limit=samples, input_shapes=input_shapes)
     report.notes += found.notes
     if found.synthesized:
         report.notes.append("ranges were measured on synthesized inputs; give data to be sure")

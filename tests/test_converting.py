@@ -37,7 +37,7 @@ def _data() -> dict[str, Any]:
 
 
 def test_values_that_overflow_are_measured_and_stay_in_float32() -> None:
-    result = convert(_overflowing(), data=_data())
+    result = convert(_overflowing(), calibration=_data())
     assert set(result.report.overflowing) == {"b"}
     assert result.report.error is not None
     assert result.report.error < 2e-3
@@ -55,7 +55,7 @@ def _cancelling() -> ir.Model:
 
 
 def test_what_ranges_do_not_show_is_searched() -> None:
-    result = convert(_cancelling(), data=_data())
+    result = convert(_cancelling(), calibration=_data())
     assert result.report.error is not None
     assert result.report.error <= 0.01
     assert {"a", "b", "c"} <= set(result.report.searched)
@@ -69,7 +69,7 @@ def test_outputs_below_what_float16_holds_are_not_judged_by_noise() -> None:
     )
     (before,) = run(model, _data())
     assert before.max() < 2**-20
-    result = convert(model, data=_data())
+    result = convert(model, calibration=_data())
     assert result.report.error is not None
     assert result.report.error <= 0.01
     assert not result.report.searched
@@ -94,18 +94,20 @@ def test_where_float32_everywhere_does_not_do_nothing_is_searched(
 
     monkeypatch.setattr("onnxopt.runtime.half_search.error_of", failing)
     with pytest.raises(ParityError, match=r"off by 0\.9, .* even with every node in float32"):
-        convert(_cancelling(), data=_data())
+        convert(_cancelling(), calibration=_data())
     assert len(calls) == 2  # with all nodes in half precision, and with none
 
 
 def test_a_tolerance_that_cannot_be_met_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ParityError, match="more than the tolerance"):
-        convert(_overflowing(), tmp_path / "m.onnx", data=_data(), io_types=True, tolerance=1e-7)
+        convert(
+            _overflowing(), tmp_path / "m.onnx", calibration=_data(), io_types=True, tolerance=1e-7
+        )
     assert not list(tmp_path.iterdir())
 
 
 def test_bfloat16_raises_the_opset_and_says_what_the_cpu_cannot_run() -> None:
-    result = convert(_overflowing(), to="bf16", data=_data())
+    result = convert(_overflowing(), to="bf16", calibration=_data())
     assert result.model.opset_imports[""] >= 22
     assert result.report.rewrites["node"] >= 4
 
@@ -141,7 +143,7 @@ def test_the_search_ends_with_its_budget_and_what_passed_stands() -> None:
 
 
 def test_a_search_without_time_keeps_everything_in_float32_and_says_so() -> None:
-    report = convert(_cancelling(), data=_data(), budget=0).report
+    report = convert(_cancelling(), calibration=_data(), budget=0).report
     assert any("the search ended" in note for note in report.notes)
     assert set(report.searched) == {"a", "b", "c", "d", "e", "y"}
     assert "and 1 more" in report.to_text()

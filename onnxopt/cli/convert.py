@@ -92,7 +92,7 @@ def command(
         io_types=io_types,
         storage=storage_only,
         keep=keep,
-        data=inputs,
+        calibration=inputs,
         input_shapes=shapes,
         tolerance=tolerance,
         check=check,

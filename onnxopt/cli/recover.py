@@ -82,7 +82,7 @@ def command(
             model,
             original,
             output or beside(model, "recovered"),
-            data=calibration,
+            calibration=calibration,
             progress=told,
             **options,
         ).report

@@ -111,7 +111,7 @@ def run_weight_only(
             model,
             output or beside(model, label),
             bits=bits if bits == "auto" else int(bits),
-            data=options["calibration"],
+            calibration=options["calibration"],
             max_memory=max_memory,
             progress=told,
             **given,

@@ -63,7 +63,7 @@ def optimize_and_shrink(
             result.model,
             output,
             algorithm="mse" if calibration is None else "gptq",
-            data=calibration,
+            calibration=calibration,
             external_data=external_data,
             accept=lambda work, found: _compare(result.model, work, calibration, found, max_error),
         )
@@ -74,7 +74,7 @@ def optimize_and_shrink(
             result.model,
             output,
             to="fp16" if to == "fp16" else "bf16",
-            data=calibration,
+            calibration=calibration,
             tolerance=max_error,
             external_data=external_data,
         )

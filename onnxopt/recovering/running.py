@@ -47,7 +47,7 @@ def recover(
     original: PathLike | ir.Model | ModelProto,
     output: PathLike | None = None,
     *,
-    data: Any,
+    calibration: Any,
     epochs: int = 10,
     learning_rate: float = 3e-4,
     train_embeddings: bool = False,
@@ -69,7 +69,7 @@ def recover(
         model: The model to train, as a file or in memory; left as it is.
         original: The model to reproduce, with the same inputs and outputs.
         output: Where to write the result; None to only return it.
-        data: Inputs like those of the application (see `calibration.data.open_data`).
+        calibration: Inputs like those of the application (see `calibration.data.open_data`).
         epochs: Passes over the data.
         learning_rate: That of Adam at the start; it falls to zero as a cosine.
         train_embeddings: Train tables of embeddings, too.
@@ -100,9 +100,11 @@ def recover(
     teacher = _loaded(original)
     if output is not None:
         check_target(student, output)
-    if data is None:
+    if calibration is None:
         raise InvalidInputError("training needs data like that of the application")
-    opened = open_data(data, student, preprocess=preprocess, tokenizer=tokenizer, limit=samples)
+    opened = open_data(
+        calibration, student, preprocess=preprocess, tokenizer=tokenizer, limit=samples
+    )
     module = GraphModule(student, train_embeddings=train_embeddings)
     training, held_out = opened.split(HELD_OUT)
     goals = _Goals(opened, _opened(teacher, "the original"))

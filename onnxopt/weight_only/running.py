@@ -86,7 +86,7 @@ def quantize_weights(
     overrides: Mapping[str, int] | None = None,
     exclude: Sequence[str] = (),
     smallest: int = SMALLEST_WEIGHT,
-    data: Any = None,
+    calibration: Any = None,
     tokenizer: PathLike | None = None,
     samples: int | None = 128,
     threads: int | None = None,
@@ -113,7 +113,7 @@ def quantize_weights(
         overrides: Pattern of names to the bits of these weights.
         exclude: Patterns of names to leave alone.
         smallest: Weights of fewer elements are left alone.
-        data: Calibration data (see `calibration.data`), for "gptq", "awq" and bits "auto".
+        calibration: Data (see `calibration.data`), for "gptq", "awq" and bits "auto".
         tokenizer: A folder with a tokenizer.json, for text.
         samples: Use no more input sets than this.
         threads: What "auto" measures block sizes with; ONNX Runtime's choice by default.
@@ -135,11 +135,11 @@ def quantize_weights(
         raise InvalidInputError(
             f"accuracy levels are from 0 to {_MOST_LEVEL}, not {accuracy_level}"
         )
-    if data is None and algorithm in _FROM_DATA:
+    if calibration is None and algorithm in _FROM_DATA:
         raise InvalidInputError(
             f"algorithm {algorithm} needs calibration data (a few texts or samples); mse does not"
         )
-    if data is None and bits == "auto":
+    if calibration is None and bits == "auto":
         raise InvalidInputError("bits auto needs calibration data: it measures what rounding costs")
     if bits == "auto" and not min(BITS) <= average_bits <= max(BITS):
         raise InvalidInputError(
@@ -188,10 +188,10 @@ def quantize_weights(
             report.notes += choose_blocks(encodings, accuracy_level, threads)
     computes: dict[WeightSite, Callable[[], BlockWeights]] = {}
     with timed(report.seconds, "calibrate"):
-        if encodings and data is not None and (algorithm in _FROM_DATA or bits == "auto"):
+        if encodings and calibration is not None and (algorithm in _FROM_DATA or bits == "auto"):
             fixed = {s for s in encodings if is_named(s, overrides or {})}
             solver = _solver(
-                work, encodings, data, tokenizer, samples, max_memory, report, progress
+                work, encodings, calibration, tokenizer, samples, max_memory, report, progress
             )
             if solver.idle:
                 report.notes.append(
@@ -259,7 +259,7 @@ def _told(
 def _solver(
     model: ir.Model,
     encodings: Mapping[WeightSite, BlockEncoding],
-    data: Any,
+    calibration: Any,
     tokenizer: PathLike | None,
     samples: int | None,
     max_memory: int,
@@ -271,7 +271,7 @@ def _solver(
     from onnxopt.weight_only.solving import Solver
 
     infer_model(model)
-    found = open_data(data, model, tokenizer=tokenizer, limit=samples)
+    found = open_data(calibration, model, tokenizer=tokenizer, limit=samples)
     report.notes += found.notes
     told = None if progress is None else lambda done, all_: progress("calibrate", done, all_)
     return Solver(model, encodings, found, max_memory=max_memory, progress=told)

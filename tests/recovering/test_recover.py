@@ -60,7 +60,9 @@ def test_training_brings_a_model_close_to_the_original_and_leaves_it_alone(tmp_p
     original, student = _mlp(16, 0), _mlp(16, 1)
     before = _error(student, original)
     path = tmp_path / "r.onnx"
-    result = onnxopt.recover(student, original, path, data=_data(), epochs=20, learning_rate=3e-3)
+    result = onnxopt.recover(
+        student, original, path, calibration=_data(), epochs=20, learning_rate=3e-3
+    )
     assert _error(student, original) == before
     assert _error(onnxopt.load(path), original) < 0.2 * before
     report = result.report
@@ -73,7 +75,7 @@ def test_training_brings_a_model_close_to_the_original_and_leaves_it_alone(tmp_p
 def test_integer_weights_train_as_integers() -> None:
     original, student = _mlp(6, 0), _qdq()
     before = _error(student, original)
-    result = onnxopt.recover(student, original, data=_data(), epochs=20, learning_rate=3e-3)
+    result = onnxopt.recover(student, original, calibration=_data(), epochs=20, learning_rate=3e-3)
     weight = result.model.graph.initializers["q"].const_value
     assert weight.dtype == ir.DataType.INT8
     assert not np.array_equal(weight.numpy(), student.graph.initializers["q"].const_value.numpy())
@@ -82,7 +84,7 @@ def test_integer_weights_train_as_integers() -> None:
 
 def test_the_model_is_kept_when_it_is_the_original() -> None:
     original = _mlp(8, 0)
-    result = onnxopt.recover(original, original, data=_data(8), epochs=1)
+    result = onnxopt.recover(original, original, calibration=_data(8), epochs=1)
     assert result.report.chosen == 0
     assert _error(result.model, original) == 0
 
@@ -90,9 +92,9 @@ def test_the_model_is_kept_when_it_is_the_original() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"data": None}, "training needs data"),
-        ({"data": _data(4), "epochs": 0}, "more than 0"),
-        ({"data": [{"x": np.ones((2, 5), np.float32)}]}, "x"),
+        ({"calibration": None}, "training needs data"),
+        ({"calibration": _data(4), "epochs": 0}, "more than 0"),
+        ({"calibration": [{"x": np.ones((2, 5), np.float32)}]}, "x"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
@@ -103,11 +105,11 @@ def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
 def test_other_outputs_are_refused() -> None:
     other = parse_model("g (float[N, 8] x) => (float[N, 8] z) { z = Relu(x) }", {})
     with pytest.raises(InvalidInputError, match="lacks output 'z'"):
-        onnxopt.recover(_mlp(4, 0), other, data=_data(4))
+        onnxopt.recover(_mlp(4, 0), other, calibration=_data(4))
 
 
 def test_report_says_when_no_samples_were_kept_apart() -> None:
-    report = onnxopt.recover(_mlp(16, 1), _mlp(16, 0), data=_data(1), epochs=1).report
+    report = onnxopt.recover(_mlp(16, 1), _mlp(16, 0), calibration=_data(1), epochs=1).report
     assert not report.is_apart
     assert "the same, too few to keep some apart" in report.to_text()
     assert "others" not in report.to_text()
@@ -122,7 +124,7 @@ def test_steps_without_finite_gradients_are_left_out_and_counted() -> None:
     )
     # The length of a row of zeros has no gradient.
     data = [{"x": one["x"] * (np.arange(16) > 0)[:, None].astype(np.float32)} for one in _data()]
-    result = onnxopt.recover(student, original, data=data, epochs=1)
+    result = onnxopt.recover(student, original, calibration=data, epochs=1)
     assert result.report.left_out == 18  # of 36 sets of 8 rows
     assert "steps left out: gradients were not finite" in result.report.to_text()
     assert result.report.chosen == 1

@@ -59,7 +59,7 @@ def test_gptq_and_awq_lose_less_than_rounding_at_the_same_size() -> None:
     model = _network()
     plain = _quantized(model)
     for algorithm, share in (("gptq", 0.7), ("awq", 0.95)):
-        result = _quantized(model, algorithm=algorithm, data=_data())
+        result = _quantized(model, algorithm=algorithm, calibration=_data())
         assert result.report.bytes_after == pytest.approx(plain.report.bytes_after, rel=0.02)
         assert _error(model, result) < share * _error(model, plain)
         assert {one.algorithm for one in result.report.weights} == {algorithm}
@@ -68,7 +68,7 @@ def test_gptq_and_awq_lose_less_than_rounding_at_the_same_size() -> None:
 @pytest.mark.parametrize("format_", ["operators", "standard"])
 def test_scales_that_awq_moves_cancel(format_: Any) -> None:
     model = _network()
-    result = _quantized(model, algorithm="awq", data=_data(), bits=8, format=format_)
+    result = _quantized(model, algorithm="awq", calibration=_data(), bits=8, format=format_)
     assert _error(model, result) < 0.02
     norm = model.graph.initializers["norm"].const_value
     assert norm is not None
@@ -84,7 +84,7 @@ def test_awq_scales_nothing_that_another_node_reads() -> None:
         " { n = Mul(x, norm)  y = MatMul(n, w)  z = Relu(n) }",
         {"norm": np.ones(_WIDTH, np.float32), "w": np.ones((_WIDTH, 80), np.float32)},
     )
-    result = _quantized(model, algorithm="awq", data=_data())
+    result = _quantized(model, algorithm="awq", calibration=_data())
     assert not any("scaled" in name for name in result.model.graph.initializers)
 
 
@@ -108,12 +108,12 @@ def test_moments_are_those_of_the_values_whatever_the_memory() -> None:
 @pytest.mark.parametrize("average", [3.0, 9.0, float("nan")])
 def test_an_average_of_bits_that_no_choice_gives_is_refused(average: float) -> None:
     with pytest.raises(InvalidInputError, match="4 or 8 bits, an average of"):
-        quantize_weights("unread.onnx", bits="auto", average_bits=average, data=[])
+        quantize_weights("unread.onnx", bits="auto", average_bits=average, calibration=[])
 
 
 def test_bits_auto_spends_8_bits_where_rounding_costs_most_within_the_budget() -> None:
     model = _network()
-    result = _quantized(model, bits="auto", average_bits=5.5, data=_data())
+    result = _quantized(model, bits="auto", average_bits=5.5, calibration=_data())
     bits = {one.name: one.bits for one in result.report.weights}
     assert set(bits.values()) == {4, 8}
     sizes = {one.name: one.shape[0] * one.shape[1] for one in result.report.weights}
@@ -163,7 +163,7 @@ def test_weights_inside_control_flow_are_rounded_by_their_own_values() -> None:
         {"w": np.ones((_WIDTH, 80), np.float32), "k": np.ones((_WIDTH, 80), np.float32)},
     )
     data = [{"c": np.array(True), **one} for one in _data(4)]
-    result = _quantized(model, algorithm="gptq", data=data)
+    result = _quantized(model, algorithm="gptq", calibration=data)
     assert {one.bits for one in result.report.weights} == {4}
 
 
@@ -175,7 +175,10 @@ def test_weights_inside_control_flow_are_rounded_by_their_own_values() -> None:
         ({"bits": "auto"}, "bits auto needs calibration data"),
         ({"algorithm": "best"}, "the algorithms are rtn, mse"),
         ({"bits": 5}, "4 or 8 bits, not 5"),
-        ({"algorithm": "gptq", "data": [{"x": np.full((2, _WIDTH), np.nan, np.float32)}]}, "NaN"),
+        (
+            {"algorithm": "gptq", "calibration": [{"x": np.full((2, _WIDTH), np.nan, np.float32)}]},
+            "NaN",
+        ),
     ],
 )
 def test_bad_options_are_one_clear_line(options: dict[str, Any], message: str) -> None:
@@ -203,7 +206,7 @@ def test_a_full_temporary_folder_is_one_line_and_leaves_nothing(
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(SaveError, match=r"intermediate results in .*No space left"):
         quantize_weights(
-            _network(), tmp_path / "m.onnx", algorithm="gptq", data=_data(), smallest=1
+            _network(), tmp_path / "m.onnx", algorithm="gptq", calibration=_data(), smallest=1
         )
     assert not list(tmp_path.iterdir())
 
@@ -227,7 +230,7 @@ def test_where_nothing_can_be_observed_weights_are_rounded_and_the_report_says_s
         f"g (int64[N] x) => (float[N,{_WIDTH}] y) {{ y = Gather(table, x) }}", {"table": table}
     )
     ids = {"x": np.arange(64)}
-    result = _quantized(model, data=[ids], **options)
+    result = _quantized(model, calibration=[ids], **options)
     assert any("nothing to calibrate" in note for note in result.report.notes)
     (found,) = run(result.model, ids)
     assert 0 < np.abs(found - table).max() < 0.5
@@ -242,6 +245,6 @@ def test_products_in_branches_alone_are_rounded() -> None:
         f" else_branch = e () => (float[N,{_WIDTH}] q) {{ b = Neg(x)  q = MatMul(b, v) }}> }}"
     )
     feeds = {**_data(1)[0], "c": np.array(True)}
-    result = _quantized(parse_model(text, weights), algorithm="gptq", data=[feeds])
+    result = _quantized(parse_model(text, weights), algorithm="gptq", calibration=[feeds])
     assert {one.algorithm for one in result.report.weights} == {"mse"}
     assert any("nothing to calibrate" in note for note in result.report.notes)
