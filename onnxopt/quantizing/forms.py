@@ -102,6 +102,7 @@ class Form:
             embeddings=options.embeddings,
             roundings=roundings,
         )
+        ranges = self._ranges(options, basis)
         corrections: list[Pass] = []
         if table is not None and self.corrected:
             corrections.append(
@@ -113,16 +114,13 @@ class Form:
                     op_types=("MatMul", "Gemm") if self.kind == "dynamic" else _CORRECTED,
                     exclude=globs,
                     roundings=roundings,
+                    ranges=ranges,
+                    activation_type=options.activations,
+                    symmetric=options.is_symmetric,
                 )
             )
         if self.kind == "dynamic":
             return [*corrections, dynamic]
-        ranges = NO_RANGES
-        if basis is not None and basis.ranges is not None:
-            ranges = basis.ranges
-        elif table is not None and self.method is not None:
-            encoding = Encoding(options.activations, options.is_symmetric)
-            ranges = Ranges(table.ranges(self.method, encoding, percentile=options.percentile))
         static = InsertQdq(
             ranges=ranges,
             activation_type=options.activations,
@@ -138,6 +136,17 @@ class Form:
             roundings=roundings,
         )
         return [*corrections, static, dynamic]
+
+    def _ranges(self, options: QuantizeOptions, basis: Basis | None) -> Ranges:
+        """Those of activations; a dynamic form has none."""
+        if self.kind == "dynamic" or basis is None:
+            return NO_RANGES
+        if basis.ranges is not None:
+            return basis.ranges
+        if basis.table is None or self.method is None:
+            return NO_RANGES
+        encoding = Encoding(options.activations, options.is_symmetric)
+        return Ranges(basis.table.ranges(self.method, encoding, percentile=options.percentile))
 
     def op_types(self, options: QuantizeOptions) -> frozenset[str]:
         """The operators that the passes quantize where they can."""

@@ -8,6 +8,9 @@ calibration data; for a Conv the kernel's positions are summed, as if none were 
 float model is off by what the quantized one will be right by, so this runs directly before a pass
 that quantizes weights in the same way. Biases are replaced, never overwritten.
 
+Where a large bias makes the scales of a weight grow, so that it fits int32, so they do here; the
+range of the input itself counts, not that of what it may come to share a scale with.
+
 Left alone: nodes whose input has no known mean; computed weights and biases; a MatMul without the
 Add of a constant behind it (an Add would cost more than it repairs); excluded nodes. Subgraphs are
 not entered: their values are not observed. A second run would correct twice, so a node that was
@@ -27,11 +30,24 @@ from numpy.typing import NDArray
 
 from onnxopt.core.names import Names
 from onnxopt.core.passes import Pass, PassResult, Refusal
-from onnxopt.graph.calibrated import NO_MEANS, NO_ROUNDINGS, Means, Roundings
-from onnxopt.graph.quantization import Encoding, IntegerType, dequantize, quantize
+from onnxopt.graph.calibrated import (
+    NO_MEANS,
+    NO_RANGES,
+    NO_ROUNDINGS,
+    Means,
+    Ranges,
+    Roundings,
+)
+from onnxopt.graph.quantization import (
+    Encoding,
+    IntegerType,
+    dequantize,
+    parameters,
+    quantize,
+)
 from onnxopt.graph.values import constant, int_attribute
 from onnxopt.passes.quantization.regions import weight_refusal
-from onnxopt.passes.quantization.tensors import weight_parameters
+from onnxopt.passes.quantization.tensors import bias_floor, weight_parameters
 
 _RULE = "bias"
 _DONE = "onnxopt.bias_corrected"
@@ -49,6 +65,9 @@ class CorrectBias(Pass):
         op_types: Types of nodes to correct.
         exclude: Globs of names of nodes that stay in float.
         roundings: As for that pass.
+        ranges: As for the pass that quantizes activations, too, if it does.
+        activation_type: As for that pass.
+        symmetric: As for that pass.
     """
 
     name: ClassVar[str] = "correct-bias"
@@ -61,6 +80,9 @@ class CorrectBias(Pass):
     op_types: tuple[str, ...] = ("Conv", "Gemm", "MatMul")
     exclude: tuple[str, ...] = ()
     roundings: Roundings = NO_ROUNDINGS
+    ranges: Ranges = NO_RANGES
+    activation_type: IntegerType = "uint8"
+    symmetric: bool = False
 
     def call(self, model: ir.Model) -> PassResult:
         """Corrects the nodes of the main graph."""
@@ -89,7 +111,8 @@ class CorrectBias(Pass):
         array = constant(weight)
         if means is None or array is None:
             return "the mean of its input is not known"
-        shift = self._shift(node, array, means)
+        lost = (array - self._rounded(node, array)).astype(np.float64)
+        shift = _shift(node, lost, means)
         if shift is None:
             return f"its input has {len(means)} channels on average, which do not fit the weight"
         place = _bias_place(node, len(shift))
@@ -108,31 +131,46 @@ class CorrectBias(Pass):
         user.replace_input_with(index, value)
         return ""
 
-    def _shift(
-        self, node: ir.Node, array: NDArray[Any], means: NDArray[np.float32]
-    ) -> NDArray[np.float64] | None:
-        """(W - Q(W)) E[x] by output channel."""
-        is_conv = node.op_type == "Conv"
-        axis = 0 if is_conv or int_attribute(node, "transB", 0) else 1
+    def _rounded(self, node: ir.Node, array: NDArray[Any]) -> NDArray[np.float32]:
+        """What the weight becomes."""
+        axis = _channel_axis(node) if self.per_channel else None
         encoding = Encoding(self.weight_type, True, self.reduce_range)
-        axis_of_scales = axis if self.per_channel else None
+        floor = self._floor(node, array.shape[_channel_axis(node)], axis)
         found = self.roundings.get(node.inputs[1].name or "") if node.inputs[1] else None
-        if found is not None and found.fits(array.shape, encoding.dtype, axis_of_scales, None):
-            rounded = dequantize(found.integers, found.params)
-        else:
-            params = weight_parameters(array, encoding, axis_of_scales)
-            rounded = dequantize(quantize(array, params), params)
-        lost = (array - rounded).astype(np.float64)
-        if not is_conv:
-            lost = lost if axis == 0 else lost.T
-            return lost @ means if lost.shape[1] == len(means) else None
-        group = int_attribute(node, "group", 1)
-        by_input = lost.reshape(*lost.shape[:2], -1).sum(axis=2)
-        if by_input.shape[1] * group != len(means):
+        if found is not None and found.fits(array.shape, encoding.dtype, axis, floor):
+            return dequantize(found.integers, found.params)
+        params = weight_parameters(array, encoding, axis, floor)
+        return dequantize(quantize(array, params), params)
+
+    def _floor(self, node: ir.Node, channels: int, axis: int | None) -> NDArray[np.float64] | None:
+        """The smallest scales of the weight with which an int32 bias does not overflow."""
+        data, bias = node.inputs[0], node.inputs[2] if len(node.inputs) > 2 else None
+        ends = self.ranges.get(data.name or "") if data is not None else None
+        if ends is None:
             return None
-        grouped = by_input.reshape(group, -1, by_input.shape[1])
-        shift: NDArray[np.float64] = np.einsum("goi,gi->go", grouped, means.reshape(group, -1))
-        return shift.reshape(-1)
+        scale = parameters(*ends, Encoding(self.activation_type, self.symmetric)).scale
+        return bias_floor(bias, float(scale), channels, axis)
+
+
+def _shift(
+    node: ir.Node, lost: NDArray[np.float64], means: NDArray[np.float32]
+) -> NDArray[np.float64] | None:
+    """(W - Q(W)) E[x] by output channel."""
+    if node.op_type != "Conv":
+        lost = lost if _channel_axis(node) == 0 else lost.T
+        return lost @ means if lost.shape[1] == len(means) else None
+    group = int_attribute(node, "group", 1)
+    by_input = lost.reshape(*lost.shape[:2], -1).sum(axis=2)
+    if by_input.shape[1] * group != len(means):
+        return None
+    grouped = by_input.reshape(group, -1, by_input.shape[1])
+    shift: NDArray[np.float64] = np.einsum("goi,gi->go", grouped, means.reshape(group, -1))
+    return shift.reshape(-1)
+
+
+def _channel_axis(node: ir.Node) -> int:
+    """The axis of the weight with the output channels."""
+    return 0 if node.op_type == "Conv" or int_attribute(node, "transB", 0) else 1
 
 
 def _bias_place(

@@ -11,11 +11,14 @@ import pytest
 from onnxopt.calibration.collecting import collect
 from onnxopt.calibration.data import open_data
 from onnxopt.core.errors import InvalidInputError
-from onnxopt.graph.calibrated import Means, RoundedWeight, Roundings
-from onnxopt.graph.quantization import QuantizationParameters
+from onnxopt.graph.calibrated import Means, Ranges, RoundedWeight, Roundings
+from onnxopt.graph.quantization import Encoding, QuantizationParameters, quantize
+from onnxopt.graph.values import constant
 from onnxopt.passes.parsing import parse_passes
 from onnxopt.passes.quantization.bias import CorrectBias
 from onnxopt.passes.quantization.dynamic import QuantizeDynamic
+from onnxopt.passes.quantization.qdq import InsertQdq
+from onnxopt.passes.quantization.tensors import weight_parameters
 from onnxopt.runtime.session import open_session
 
 CASES = {
@@ -37,6 +40,7 @@ def build(case: str) -> ir.Model:
         model.graph.inputs.remove(value)
         array = rng.standard_normal(size).astype(np.float32) / 8
         value.const_value, value.shape = ir.Tensor(array, name=value.name), ir.Shape(size)
+        value.dtype = ir.DataType.FLOAT
         model.graph.register_initializer(value)
     model.graph.outputs[0].shape = None
     return model
@@ -128,3 +132,45 @@ def test_roundings_that_do_not_fit_the_weight_are_not_counted() -> None:
         return value.const_value.numpy()
 
     np.testing.assert_array_equal(bias(plain), bias(misfit))
+
+
+@pytest.mark.parametrize("case", ["Gemm", "Conv"])
+@pytest.mark.parametrize("rounded", [False, True])
+def test_scales_that_grow_for_the_bias_are_those_corrected_for(case: str, rounded: bool) -> None:
+    model = build(case)
+    bias, weight = (model.graph.initializers[name].const_value for name in "bw")
+    assert bias is not None
+    assert weight is not None
+    array = bias.numpy().copy()
+    array[3] = 1e4
+    model.graph.initializers["b"].const_value = ir.Tensor(array, name="b")
+    size, group = (64, 1) if case == "Gemm" else (8, 2)
+    means = np.linspace(1, 2, size, dtype=np.float32)
+    options: dict[str, Any] = {"means": Means({"x": means})}
+    encoding = Encoding("int8", True)
+    if rounded:
+        params = weight_parameters(weight.numpy(), encoding, 0)
+        nearest = quantize(weight.numpy(), params)
+        options["roundings"] = Roundings({"w": RoundedWeight(nearest, params)})
+    # Of 1e-3 in 255 steps the products' scale is so small that 1e4 of it does not fit int32.
+    ranges = Ranges({"x": (0.0, 1e-3), "y": (-1e4, 1e4)})
+    corrected, unaware, inserted = model.clone(), model.clone(), model.clone()
+    assert CorrectBias(**options, ranges=ranges)(corrected).modified
+    assert CorrectBias(**options)(unaware).modified
+    result = InsertQdq(ranges=ranges, thin=True)(inserted)
+    assert result.modified, result.refusals
+    product = next(node for node in inserted.graph if node.op_type == case)
+    assert product.inputs[1] is not None
+    pair = product.inputs[1].producer()
+    assert pair is not None
+    integers, scales = (constant(value) for value in pair.inputs[:2])
+    assert integers is not None
+    assert scales is not None
+    lost = weight.numpy()[3] - integers[3] * scales[3]
+    mean = means[: size // group]  # of the first group, as channel 3 is in it
+    shift = float(lost.reshape(len(mean), -1).sum(axis=1) @ mean)
+    found, other = (constant(one.graph.node(0).inputs[2]) for one in (corrected, unaware))
+    assert found is not None
+    assert other is not None
+    assert found[3] - 1e4 == pytest.approx(shift, abs=1e-2)
+    assert abs(other[3] - 1e4 - shift) > 0.1
