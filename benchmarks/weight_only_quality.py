@@ -2,7 +2,7 @@
 
     python benchmarks/byte_llama.py        (once; trains the first model)
     python benchmarks/weight_only_quality.py [--model byte_llama] [--block-size 32]
-    python benchmarks/weight_only_quality.py --model FILE.onnx --tokens FILE.npy
+    python benchmarks/weight_only_quality.py --model FILE.onnx --tokens FILE.npy [--windows 64]
 
 Every row quantizes the same model and scores the same held-out windows, in float arithmetic
 (accuracy level 0), so that a difference is the weights'. `lost` is how much perplexity went, in
