@@ -127,6 +127,7 @@ def bundle(
         reference = None
         if original is not None:
             reference = Path(original)
+            facts["original"] = reference.name
             facts["parity"] = _parity(reference, stage / MODEL, chosen)
         manifest = _complete(stage, source, reference, as_target(target), chosen, facts)
     return Bundle(Path(folder), manifest, archive=_archive(folder, chosen))
@@ -255,8 +256,14 @@ def _parity(original: Path, model: Path, options: BundleOptions) -> dict[str, An
     errors = [one.difference.relative for one in found.outputs if not one.difference.broken]
     worst = max(errors, default=math.inf) if len(errors) == len(found.outputs) else math.inf
     if options.max_error is None or not worst <= options.max_error:
-        advice = "; allow it with max_error (--max-error)" if math.isfinite(worst) else ""
-        raise ParityError(f"not at parity with {original}: {found.reasons[0]}{advice}")
+        reason, advice = found.reasons[0], ""
+        if math.isfinite(worst) and options.max_error is None:
+            advice = "; allow it with max_error (--max-error)"
+        elif math.isfinite(worst):
+            reason = f"relative error {worst:.2g} over the {options.max_error:g} allowed"
+        if options.inputs is None:
+            advice += "; measured on synthesized inputs: give real ones (--inputs)"
+        raise ParityError(f"not at parity with {original}: {reason}{advice}")
     summary = f"largest relative error {worst:.2g} of the original's outputs"
     return {**found.to_dict(), "summary": f"{summary} ({options.max_error:g} allowed)"}
 

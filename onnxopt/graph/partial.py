@@ -149,7 +149,8 @@ def _elementwise(function: Callable[[Any, Any], Any]) -> Callable[..., Partial]:
     def guarded(first: Element, second: Element) -> Element:
         if first is None or second is None:
             return None
-        result: Element = function(first, second)
+        with np.errstate(all="ignore"):  # of computed shapes: nobody has to see a division by zero
+            result: Element = function(first, second)
         return result
 
     applied = np.frompyfunc(guarded, 2, 1)

@@ -60,7 +60,7 @@ def node_entries(
         elif node.op_type not in handled:
             state = _unhandled(node.op_type, options, has_ranges=has_ranges)
         else:
-            state = "float: nothing paid"
+            state = "float: no quantized form was proven faster"
         entries.append(NodeEntry(name, node.op_type, state, losses.get(name)))
     return entries
 

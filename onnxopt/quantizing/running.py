@@ -270,7 +270,10 @@ class _Job:
             except CannotRunError:  # older than ONNX Runtime runs
                 return result
         if ratio.median < _SEEMS_SLOWER and not self._options.is_forced:
-            report.notes.append(f"slower than the model as it was given ({ratio}), which is kept")
+            proof = "is" if ratio.verdict == "slower" else "seems"
+            report.notes.append(
+                f"the result {proof} slower than the model as it was given ({ratio}), which is kept"
+            )
             report.chosen = "float"
             return self._prepared.original.clone()
         report.speed, report.interval = ratio.median, (ratio.low, ratio.high)

@@ -221,7 +221,7 @@ class Search:
         """The form within the budget and proven to be faster than float, or None."""
         forced, over = self._options.is_forced, not self.is_within(one)
         if not (forced or self._is_promising(one)):
-            one.drop("not faster than float")
+            one.drop("not proven faster than float")
             return None
         found = self._partial(one, until) if over and not forced else self._improved(one, until)
         if found is None:
@@ -230,7 +230,7 @@ class Search:
         if found.deviation is not None and (found.is_faster or forced):
             return found
         over = bool(found.excluded)
-        found.drop("not faster than float" + " with so many nodes in float" * over)
+        found.drop("not proven faster than float" + " with so many nodes in float" * over)
         return None
 
     def _improved(self, one: Tried, until: float) -> Tried:

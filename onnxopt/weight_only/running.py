@@ -212,6 +212,10 @@ def quantize_weights(
         solver=lambda site, wanted: computes.get(site) or round_to_nearest(site, wanted),
     )
     report.refusals += refused
+    if not done:
+        report.notes.append(
+            "nothing was quantized: there is no float weight of MatMul, Gemm or Gather left to take"
+        )
     report.bytes_after = weight_bytes(work)
     if accept is not None:
         accept(work, report)

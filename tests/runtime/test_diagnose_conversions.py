@@ -13,9 +13,11 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 from helpers.narrowing import to_float16, to_qdq
+from helpers.rewriting import parse_model
 
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.graph.loading import load_model
+from onnxopt.runtime.diagnosis.pairing import pair_values
 from onnxopt.runtime.diagnosis.probing import Probe
 from onnxopt.runtime.diagnosis.search import diagnose
 from onnxopt.runtime.parity.conversion import find_conversion, parse_budget
@@ -183,3 +185,33 @@ def test_budget_that_is_given_decides() -> None:
     assert found.exit_code == 0
     assert found.findings[0].at_fault
     assert find_conversion(original, other) is None
+
+
+def test_value_behind_a_range_stands_for_the_relu_that_it_replaces():
+    plain = parse_model(
+        """
+        g (float[1, 4] x) => (float[1, 2] y) {
+            a = MatMul(x, w)
+            b = Relu(a)
+            y = MatMul(b, v)
+        }
+        """,
+        {"w": np.ones((4, 3), np.float32), "v": np.ones((3, 2), np.float32)},
+    )
+    quantized = parse_model(
+        """
+        g (float[1, 4] x) => (float[1, 2] y) {
+            a = MatMul(x, w)
+            q = QuantizeLinear(a, s, z)
+            d = DequantizeLinear(q, s, z)
+            y = MatMul(d, v)
+        }
+        """,
+        {
+            "w": np.ones((4, 3), np.float32),
+            "v": np.ones((3, 2), np.float32),
+            "s": np.array(0.1, np.float32),
+            "z": np.array(0, np.uint8),
+        },
+    )
+    assert pair_values(plain, quantized) == {"a": "a", "d": "b", "y": "y"}

@@ -47,3 +47,13 @@ def test_labels_are_read_from_archives_by_name(tmp_path):
 def test_labels_that_do_not_fit_are_refused(name: str, labels: np.ndarray, message: str):
     with pytest.raises(InvalidInputError, match=message):
         score(name, METRICS[name], LOGITS, labels)
+
+
+def test_labels_are_read_from_text_and_no_file_asks_to_be_trusted(tmp_path):
+    path = tmp_path / "labels.txt"
+    path.write_text("1\n0\n2\n")
+    assert read_labels(path).tolist() == [1, 0, 2]
+    other = path.rename(tmp_path / "labels.csv")
+    with pytest.raises(InvalidInputError, match=r"give a \.npy, \.npz or \.txt file") as error:
+        read_labels(other)
+    assert "pickle" not in str(error.value)

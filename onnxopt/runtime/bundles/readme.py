@@ -77,8 +77,10 @@ def _measured(facts: Mapping[str, Any]) -> list[str]:
     if timing and timing.get("ratio"):
         ratio = timing["ratio"]
         lines.append(
-            f"- Speed: {ratio['median']:.2f} times that of {facts['source']['name']} "
-            f"(95 %: {ratio['low']:.2f} to {ratio['high']:.2f}), {timing['inputs']}."
+            f"- Speed: {ratio['median']:.2f} times that of "
+            f"{facts.get('original') or facts['source']['name']} "
+            f"(95 %: {ratio['low']:.2f} to {ratio['high']:.2f}: {ratio['verdict']}), "
+            f"{timing['inputs']}."
         )
     parity = facts.get("parity")
     if parity and parity.get("summary"):

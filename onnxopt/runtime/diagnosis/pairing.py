@@ -17,6 +17,9 @@ import onnx_ir as ir
 from onnxopt.core.provenance import rules_of
 from onnxopt.graph.values import constant
 
+# Activations whose work the range of a QuantizeLinear can do.
+_ABSORBED = frozenset({"Clip", "Relu"})
+
 
 def pair_values(original: ir.Model, rewritten: ir.Model) -> dict[str, str]:
     """Name of a value of `rewritten` to the name of its like in `original`, in graph order."""
@@ -28,6 +31,7 @@ class _Pairing:
         self._original, self._rewritten = original, rewritten
         self._values = {value.name or "": value for value in _named(original)}
         self._nodes = {node.name: node for node in original.graph if node.name}
+        self._names = {value.name or "" for value in _named(rewritten)}
         self._taken: set[ir.Value] = set()
         self._like: dict[ir.Value, ir.Value] = {}
 
@@ -37,7 +41,7 @@ class _Pairing:
             # Quantization may do the work of a Relu: what it gives stands for the value.
             dequantized = _dequantized(value)
             if like is not None and dequantized is not None and _dequantized(like) is None:
-                value = dequantized
+                value, like = dequantized, self._activated(like)
             self._pair(value, like)
         outputs, likes = self._rewritten.graph.outputs, self._original.graph.outputs
         if len(outputs) == len(likes):  # those of bodies are known by their position
@@ -56,6 +60,14 @@ class _Pairing:
             and like.producer() is not None
             and constant(value) is None
         }
+
+    def _activated(self, like: ir.Value) -> ir.Value:
+        """What a Relu or Clip makes of a value, if the rewritten model lacks it: a range did it."""
+        users = like.consumers()
+        if len(users) != 1 or users[0].op_type not in _ABSORBED or like.is_graph_output():
+            return like
+        made = users[0].outputs[0]
+        return like if (made.name or "") in self._names else made
 
     def _open(self, value: ir.Value) -> bool:
         return bool(value.name) and value not in self._like

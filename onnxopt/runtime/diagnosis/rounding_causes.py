@@ -29,14 +29,22 @@ def rounding_causes(region: Region, values: Mapping[str, NDArray[Any]]) -> Itera
         region: The nodes.
         values: The original's values, by their names in the region.
     """
+    result = values.get(region.value.name or "")
     for node in region.nodes:
         if node.op_type == "QuantizeLinear" and node.inputs[0] is not None:
+            # What a range does in place of a Relu or Clip is meant: what these gave counts.
+            is_result = region.value in _dequantized(node)
             x = values.get(node.inputs[0].name or "")
+            x = result if is_result and result is not None else x
             if x is not None and x.dtype.kind == "f" and x.size:
                 yield from _quantization(node, x)
-    result = values.get(region.value.name or "")
     if result is not None and region.value.dtype == ir.DataType.FLOAT16:
         yield from _underflow(result)
+
+
+def _dequantized(node: ir.Node) -> list[ir.Value]:
+    readers = node.outputs[0].consumers()
+    return [user.outputs[0] for user in readers if user.op_type == "DequantizeLinear"]
 
 
 def _quantization(node: ir.Node, x: NDArray[Any]) -> Iterator[str]:
@@ -49,7 +57,6 @@ def _quantization(node: ir.Node, x: NDArray[Any]) -> Iterator[str]:
     step, offset = float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0])
     low, high = (limits.min - offset) * step, (limits.max - offset) * step
     outside = float(((x > high + step / 2) | (x < low - step / 2)).mean())
-    # A range from 0 on does the work of a Relu: what it cuts off below is meant to be.
     used = (min(float(x.max()), high) - max(float(x.min()), low)) / (high - low)
     size = float(np.sqrt(np.mean(np.square(x, dtype=np.float64))))
     rounded = step * np.rint(np.clip(x, low, high) / step)

@@ -72,7 +72,10 @@ _OF_CLASSES = frozenset({"top1", "accuracy", "top5", "f1"})
 
 
 def read_labels(labels: Any) -> NDArray[Any]:
-    """Labels from an array, a .npy file, or a .npz file with one array or one named "labels".
+    """Labels from an array or a file.
+
+    A .npy file, a .npz file with one array or one named "labels", or a .txt file with one number
+    for each row.
 
     Raises:
         InvalidInputError: They cannot be read.
@@ -81,6 +84,8 @@ def read_labels(labels: Any) -> NDArray[Any]:
         return np.asarray(labels)
     path = Path(labels)
     try:
+        if path.suffix.lower() == ".txt":
+            return np.array([int(word) for word in path.read_text().split()])
         loaded = np.load(path, allow_pickle=False)
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             return np.asarray(loaded)
@@ -93,7 +98,10 @@ def read_labels(labels: Any) -> NDArray[Any]:
                 )
             return np.asarray(loaded[chosen])
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InvalidInputError(f"{path}: cannot read the labels: {error}") from error
+        reason = "" if "pickle" in str(error) else f": {error}"  # NumPy would advise to trust it
+        raise InvalidInputError(
+            f"{path}: cannot read the labels{reason}; give a .npy, .npz or .txt file"
+        ) from error
 
 
 def find_metric(metric: Any, predictions: NDArray[Any], labels: NDArray[Any]) -> tuple[str, Metric]:
