@@ -241,7 +241,8 @@ def _checked(
     if report.error > report.tolerance:
         raise ParityError(
             f"in {report.to} the outputs are off by {report.error:.2g}, more than the tolerance "
-            f"{report.tolerance:.2g}; nothing was written"
+            f"{report.tolerance:.2g}; nothing was written",
+            report,
         )
     return work, result
 
@@ -272,7 +273,8 @@ def _search(
         error = errors[tuple(names)]
         raise ParityError(
             f"in {report.to} the outputs are off by {error:.2g}, more than the tolerance "
-            f"{report.tolerance:.2g}, even with every node in float32; nothing was written"
+            f"{report.tolerance:.2g}, even with every node in float32; nothing was written",
+            report,
         )
     found, complete = find_float32(names, passes, tries=_TRIES, seconds=budget)
     if not complete:

@@ -16,7 +16,7 @@ from onnxopt.cli.options import (
     output_options,
     parse_input_shapes,
 )
-from onnxopt.cli.output import show
+from onnxopt.cli.output import failures_told, show
 
 
 @click.command("convert")
@@ -85,18 +85,19 @@ def command(
     shapes = parse_input_shapes(input_shapes)
     from onnxopt.converting import convert
 
-    result = convert(
-        model,
-        output or beside(model, to),
-        to=to,
-        io_types=io_types,
-        storage=storage_only,
-        keep=keep,
-        calibration=inputs,
-        input_shapes=shapes,
-        tolerance=tolerance,
-        check=check,
-        budget=budget,
-        external_data=external_data,
-    )
+    with failures_told(as_json=as_json):
+        result = convert(
+            model,
+            output or beside(model, to),
+            to=to,
+            io_types=io_types,
+            storage=storage_only,
+            keep=keep,
+            calibration=inputs,
+            input_shapes=shapes,
+            tolerance=tolerance,
+            check=check,
+            budget=budget,
+            external_data=external_data,
+        )
     show(result.report, as_json=as_json, verbose=verbose, quiet=quiet)

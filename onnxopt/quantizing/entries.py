@@ -60,7 +60,7 @@ def node_entries(
         elif node.op_type not in handled:
             state = _unhandled(node.op_type, options, has_ranges=has_ranges)
         else:
-            state = "float: no quantized form was proven faster"
+            state = "float: no form was proven faster within the budget of error"
         entries.append(NodeEntry(name, node.op_type, state, losses.get(name)))
     return entries
 

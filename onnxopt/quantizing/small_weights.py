@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import onnx_ir as ir
 
 from onnxopt.calibration.data import open_data
-from onnxopt.converting import convert
+from onnxopt.converting import ConversionReport, Converted, convert
 from onnxopt.core.errors import ParityError
 from onnxopt.graph.loading import load_model
 from onnxopt.graph.saving import check_target
 from onnxopt.optimizing import Result, optimize
 from onnxopt.optimizing_notes import size_of
 from onnxopt.runtime.half_search import CannotRunError, outputs_of, relative_error
-from onnxopt.weight_only import WeightReport, quantize_weights
+from onnxopt.weight_only import WeightReport, WeightResult, quantize_weights
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+Small = WeightReport | ConversionReport
 
 SMALL_TYPES = ("int4", "fp16", "bf16")
 _COMPARED = 2  # input sets
@@ -58,27 +60,33 @@ def optimize_and_shrink(
         check_target(load_model(model), output)
     result = optimize(model, None, **preparation)
     report = result.report
-    if to == "int4":
-        small = quantize_weights(
-            result.model,
-            output,
-            algorithm="mse" if calibration is None else "gptq",
-            calibration=calibration,
-            external_data=external_data,
-            accept=lambda work, found: _compare(result.model, work, calibration, found, max_error),
-        )
-        report.quantization, work = small.report, small.model
-    else:
-        assert to in ("fp16", "bf16")
-        converted = convert(
-            result.model,
-            output,
-            to="fp16" if to == "fp16" else "bf16",
-            calibration=calibration,
-            tolerance=max_error,
-            external_data=external_data,
-        )
-        report.quantization, work = converted.report, converted.model
+    small: WeightResult | Converted
+    try:
+        if to == "int4":
+            small = quantize_weights(
+                result.model,
+                output,
+                algorithm="mse" if calibration is None else "gptq",
+                calibration=calibration,
+                external_data=external_data,
+                accept=lambda work, told: _compare(
+                    result.model, work, calibration, told, max_error
+                ),
+            )
+        else:
+            assert to in ("fp16", "bf16")
+            small = convert(
+                result.model,
+                output,
+                to="fp16" if to == "fp16" else "bf16",
+                calibration=calibration,
+                tolerance=max_error,
+                external_data=external_data,
+            )
+    except ParityError as over:
+        report.quantization, report.given_up = cast("Small", over.report), True
+        raise ParityError(str(over), report) from over
+    report.quantization, work = small.report, small.model
     report.output = "" if output is None else os.fspath(output)
     report.after = size_of(work)
     return Result(work, report)
@@ -97,14 +105,16 @@ def _compare(
         if max_error is not None:
             raise ParityError(
                 "the outputs cannot be compared with the float ones, so that their error has no "
-                f"limit: {refused.reason}; nothing was written"
+                f"limit: {refused.reason}; nothing was written",
+                report,
             ) from refused
         report.notes.append(f"the outputs were not compared with the float ones: {refused.reason}")
         return
     if max_error is not None and not error <= max_error:
         raise ParityError(
             f"with weights in 4 bits the outputs are off by {error:.2g}, more than the largest "
-            f"error {max_error:.2g}; nothing was written"
+            f"error {max_error:.2g}; nothing was written",
+            report,
         )
     limit = (
         "nothing limits that: judge it on your own data"

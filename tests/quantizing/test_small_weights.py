@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,15 @@ def test_an_error_beyond_the_largest_one_writes_nothing(source: Path) -> None:
     done = CliRunner().invoke(cli, [*arguments, "0.5"])
     assert done.exit_code == 0, done.output
     assert target.exists()
+
+
+def test_report_is_printed_when_the_error_is_over_the_limit(source: Path, tmp_path: Path) -> None:
+    arguments = ["optimize", str(source), "--quantize", "int4", "--max-error", "1e-9", "--json"]
+    done = CliRunner().invoke(cli, [*arguments, "-o", str(tmp_path / "out.onnx")])
+    assert isinstance(done.exception, ParityError)
+    report = json.loads(done.stdout)
+    assert report["exit_code"] == 3
+    assert report["quantization"]["refusals"] is not None
 
 
 def test_the_largest_error_is_the_tolerance_of_a_conversion(source: Path) -> None:
