@@ -130,6 +130,7 @@ def open_data(
         plan = plan_inputs(model, input_shapes=input_shapes)
         return CalibrationData(plan, synthesized=True, model=model)
     sets = _read(data, inputs, preprocess, None if tokenizer is None else Path(tokenizer))
+    assumed = preprocess is None and any(isinstance(one.arrays, _Image) for one in sets)
     sets = [rows for one in sets for rows in in_rows(one, inputs)]
     if not sets:
         raise InvalidInputError("the calibration data holds no samples")
@@ -138,6 +139,11 @@ def open_data(
     sets = [sets[index] for index in positions]
     plan = plan_inputs(model, sets, input_shapes=input_shapes)
     notes = []
+    if assumed:
+        notes.append(
+            f"{count} images were read as RGB from 0 to 1, without mean and deviation: if the "
+            "model was trained on others, give --preprocess"
+        )
     if count < FEW_SAMPLES:
         notes.append(
             f"only {count} calibration sample{'s' * (count > 1)}: ranges may miss values that "

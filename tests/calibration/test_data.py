@@ -169,3 +169,11 @@ def test_bad_preprocessing_is_refused(text: str) -> None:
 def test_options_for_data_need_data(option: str) -> None:
     with pytest.raises(InvalidInputError, match=f"--{option} is for --calibration"):
         open_data(None, image_model(), **{option: "x"})  # type: ignore[arg-type]
+
+
+def test_assumed_preprocessing_of_images_is_told(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    (assumed, *_) = open_data(tmp_path, image_model()).notes
+    assert "give --preprocess" in assumed
+    notes = open_data(tmp_path, image_model(), preprocess="scale=1").notes
+    assert not any("--preprocess" in note for note in notes)
