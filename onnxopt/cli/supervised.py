@@ -7,7 +7,6 @@ anything is imported, and the process that waits for it says how it ended.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -66,6 +65,8 @@ def _wait_for(child: int, awaited: set[signal.Signals]) -> int:
 
 def _end_with(parent: int) -> None:
     """Has the system kill this process with the one that waits for it."""
+    import ctypes  # not needed to wait
+
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it is gone already
         os._exit(_CRASHED)

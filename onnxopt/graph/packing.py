@@ -26,14 +26,6 @@ def pack_rows(integers: Bytes, bits: int) -> Bytes:
     return packed.astype(np.uint8)
 
 
-def unpack_rows(packed: Bytes, bits: int, length: int) -> Bytes:
-    """The inverse of `pack_rows`, cut to `length` elements along the last axis."""
-    if bits == 8:
-        return packed[..., :length]
-    both = np.stack([packed & 15, packed >> 4], -1)
-    return both.reshape(*packed.shape[:-1], -1)[..., :length]
-
-
 def pack_columns(integers: Bytes, bits: int, out: Bytes) -> None:
     """Joins neighbours along the first axis and transposes: [k, n] -> out [n, k bits / 8].
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from onnxopt.calibration.collecting import DEFAULT_MEMORY
 from onnxopt.calibration.data import CalibrationData, open_data
 from onnxopt.calibration.measuring import HELD_OUT, overlap_notes, reference_on
+from onnxopt.core.choices import check_choices
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.core.passes import Refusal
 from onnxopt.core.pipeline import Observer
@@ -28,6 +30,7 @@ from onnxopt.pruning.mask_choosing import mask_weight
 from onnxopt.pruning.mask_options import MaskOptions
 from onnxopt.pruning.mask_report import MaskReport
 from onnxopt.pruning.preparing import finished, prepare
+from onnxopt.pruning.repairing import LARGEST
 from onnxopt.runtime.library import require_runtime
 from onnxopt.runtime.loadable import opens
 from onnxopt.runtime.measuring.speed import measure_speed
@@ -37,10 +40,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 PathLike = str | os.PathLike[str]
-DEFAULT_MEMORY = 1 << 30
 _TIMING_SECONDS = 8.0
-# Moments over more inputs than this take too long to invert.
-_LARGEST = 6144
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,10 +94,7 @@ def mask_weights(
         OnnxOptError: A model or data cannot be read, an option does not fit, the model is
             quantized, NaN is in a weight, or there is nothing to mask.
     """
-    known = {field.name for field in dataclasses.fields(MaskOptions)} - {"target"}
-    unknown = [name for name in choices if name not in known]
-    if unknown:
-        raise InvalidInputError(f"no option {unknown[0]!r}; there are {', '.join(sorted(known))}")
+    check_choices(MaskOptions, choices, internal={"target"})
     choices["exclude"] = tuple(choices.get("exclude", ()))
     options = MaskOptions(target=as_target(target), **choices)
     measure = options.measure(has_data=calibration is not None)
@@ -189,7 +186,7 @@ def _observed(
     """
     seen: set[LinearMap] = set()
     if not data.synthesized:
-        main = [s for s in sites if s.node.graph is model.graph and s.inputs <= _LARGEST]
+        main = [s for s in sites if s.node.graph is model.graph and s.inputs <= LARGEST]
         for moments in input_moments(model, main, data, fitting, measuring, max_memory=max_memory):
             for site in moments.sites:
                 seen.add(site)

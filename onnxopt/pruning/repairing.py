@@ -24,7 +24,7 @@ from onnxopt.runtime.diagnosis.probing import chunks
 
 _MOST_STAGES = 64
 # Moments over more inputs than this take too long to solve.
-_LARGEST = 6144
+LARGEST = 6144
 _NOT_FITTED = frozenset({"ConvTranspose", "GRU", "LSTM", "RNN"})
 
 
@@ -96,8 +96,8 @@ def _reason(fit: Fit, original: Collection[str]) -> str:
         return f"its shift {fit.site.bias.name!r} is shared"
     if fit.target not in original:
         return "the original has no such value"
-    if fit.inputs > 1 and fit.inputs * fit.site.group > _LARGEST:
-        return f"{fit.inputs * fit.site.group} inputs are more than {_LARGEST}"
+    if fit.inputs > 1 and fit.inputs * fit.site.group > LARGEST:
+        return f"{fit.inputs * fit.site.group} inputs are more than {LARGEST}"
     return ""
 
 

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxopt.calibration.collecting import DEFAULT_MEMORY
 from onnxopt.calibration.data import CalibrationData, open_data
 from onnxopt.calibration.measuring import HELD_OUT, overlap_notes, reference_on
+from onnxopt.core.choices import check_choices
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.core.names import Names
 from onnxopt.core.pipeline import Observer
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 PathLike = str | os.PathLike[str]
-DEFAULT_MEMORY = 1 << 30
 _TIMING_SECONDS = 8.0
 _SCALE_SECONDS = 0.5
 # How far the time may be from what was asked for.
@@ -99,10 +100,7 @@ def prune(
         OnnxOptError: A model or data cannot be read, an option does not fit, the model is quantized
             or pruned already, or the target cannot be met.
     """
-    known = {field.name for field in dataclasses.fields(PruneOptions)} - {"target"}
-    unknown = [name for name in choices if name not in known]
-    if unknown:
-        raise InvalidInputError(f"no option {unknown[0]!r}; there are {', '.join(sorted(known))}")
+    check_choices(PruneOptions, choices, internal={"target"})
     choices["exclude"] = tuple(choices.get("exclude", ()))
     choices["kinds"] = tuple(choices.get("kinds", ()))
     if vocabulary is not None and not any(choices.get(name) for name in GOALS):

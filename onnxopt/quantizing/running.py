@@ -16,6 +16,7 @@ from onnxopt.calibration.collecting import DEFAULT_MEMORY, collect
 from onnxopt.calibration.data import CalibrationData, open_data
 from onnxopt.calibration.measuring import HELD_OUT, overlap_notes
 from onnxopt.calibration.table import CalibrationTable, load_table
+from onnxopt.core.choices import check_choices
 from onnxopt.core.errors import InvalidInputError
 from onnxopt.core.pipeline import Observer
 from onnxopt.core.timing import timed
@@ -107,10 +108,7 @@ def quantize(
     Raises:
         OnnxOptError: A model or data cannot be read, or an option does not fit.
     """
-    known = {field.name for field in dataclasses.fields(QuantizeOptions)} - {"target", "judged"}
-    unknown = [name for name in choices if name not in known]
-    if unknown:
-        raise InvalidInputError(f"no option {unknown[0]!r}; there are {', '.join(sorted(known))}")
+    check_choices(QuantizeOptions, choices, internal={"target", "judged"})
     choices["exclude"] = tuple(choices.get("exclude", ()))
     choices["repair"] = split_names(choices.get("repair", "auto"))
     choices["judged"] = labels is not None or metric is not None

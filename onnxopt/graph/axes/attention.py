@@ -8,7 +8,6 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxopt.graph.axes.builder import AxisBuilder, Slot
-from onnxopt.graph.axes.elementwise import broadcast
 from onnxopt.graph.values import int_attribute, ints_attribute
 
 
@@ -119,8 +118,3 @@ def rotary_embedding(builder: AxisBuilder, node: ir.Node) -> None:
         unit = builder.variables.new(heads)
         builder.tie_blocks(builder.axis(x, 2), unit, inner=width // heads)
         builder.tie_blocks(builder.new_output_axis(output, 2), unit, inner=width // heads)
-
-
-def biased_gelu(builder: AxisBuilder, node: ir.Node) -> None:
-    """com.microsoft operators that are element-wise with a bias."""
-    broadcast(builder, [v for v in node.inputs if v is not None], node.outputs[0])
